@@ -1,0 +1,271 @@
+"""The pipeline spec: everything from the videos to the report in one YAML, checked before anything runs."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from tfn_models.backbones import BACKBONES
+from tfn_platform.datasets import DATASETS
+from tfn_platform.spec import Spec
+from tfn_platform.training import TrainingSettings
+
+from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, MemberName, RefinerSpec
+
+
+def _fraction(text: str) -> str:
+    """Exact positive number, such as 15, 0.5, 30000/1001."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"must be a number or a fraction such as 8/15, got {text!r}") from None
+    if value <= 0:
+        raise ValueError(f"must be positive, got {text!r}")
+    return str(value)
+
+
+def _existing(uri: str) -> str:
+    """A file or folder that is there; local ones become absolute, so that workers find them too."""
+    if "://" in uri:
+        return uri
+    path = Path(uri).expanduser().resolve()
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {uri!r} (looked for {str(path)!r})")
+    return str(path)
+
+
+def _one_of(names: list[str], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"no {what} {name!r}; there are: {', '.join(sorted(names))}")
+        return name
+
+    return AfterValidator(check)
+
+
+ExactNumber = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_fraction)]
+ExistingUri = Annotated[str, AfterValidator(_existing)]
+
+
+class SyntheticDataSpec(Spec):
+    """A data set rendered on the spot: six motions that no single frame tells apart."""
+
+    format: Literal["synthetic"]
+    """Which kind of data set this is."""
+    num_training: int = Field(360, ge=1)
+    """Training videos, damaged ones included."""
+    num_validation: int = Field(60, ge=1)
+    """Validation videos, damaged ones included."""
+    min_duration_seconds: float = Field(10.0, ge=2)
+    """Length of the shortest video."""
+    max_duration_seconds: float = Field(16.0, ge=2)
+    """Length of the longest video."""
+    damaged_share: float = Field(0.0, ge=0, le=0.5)
+    """Share of files that are spoilt, of all kinds in turn."""
+    seed: int = Field(0, ge=0)
+    """Fixes every byte of the data set."""
+
+
+class AnnotatedDataSpec(Spec):
+    """Videos in a folder, and an annotation file."""
+
+    format: Annotated[str, _one_of(sorted(DATASETS), "annotation format")]
+    """Layout of the annotation."""
+    annotations: ExistingUri
+    """The annotation file: a path or a URI."""
+    videos: ExistingUri
+    """Folder of the video files, a path or a URI; a file's stem is its video_id, with or without ``v_`` before it."""
+    max_quarantined_share: float = Field(0.1, ge=0, le=1)
+    """The job fails when more of the annotated videos than this cannot be used."""
+
+
+class ClipsSpec(Spec):
+    """The sampling grid on which videos are cut into clips."""
+
+    frame_rate: ExactNumber = "15"
+    """Frames a second of the grid."""
+    stride_seconds: ExactNumber = "1/2"
+    """Seconds from the centre of a clip to the next."""
+    frames_per_clip: int = Field(32, ge=2)
+    """Frames a clip."""
+    short_side: int = Field(256, ge=16)
+    """Pixels of the shorter side after resizing."""
+    crop: Literal["none", "center"] = "none"
+    """Whether extraction looks at the whole frame or at its central square."""
+
+
+class FinetuneSpec(Spec):
+    """Fine-tuning of the backbone on clips inside annotated segments (paper, section 1.1)."""
+
+    clips_per_segment: int = Field(1, ge=1)
+    """Clips drawn from each training segment and epoch; they share one decoding."""
+    validation_clips_per_segment: int = Field(1, ge=1)
+    """Clips of each validation segment, evenly spread, on which the best epoch is chosen."""
+    nuclear_norm_weight: float = Field(0.0, ge=0)
+    """Weight of the Batch Nuclear-norm term."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Probability spread over the other classes."""
+    max_shift_pixels: int = Field(0, ge=0)
+    """Largest random shift of a clip."""
+    contrast: float = Field(0.0, ge=0, lt=1)
+    """Contrast is multiplied by 1 ± this, at random."""
+    brightness: float = Field(0.0, ge=0, lt=1)
+    """Brightness is moved by ± this, at random."""
+    invert_probability: float = Field(0.0, ge=0, le=1)
+    """Probability that light and dark are exchanged."""
+    flip_probability: float = Field(0.0, ge=0, le=1)
+    """Probability of a left-right flip; only where no class depends on the direction."""
+    num_workers: int = Field(1, ge=1)
+    """Data-parallel training processes; the batch size is a process's."""
+    decode_threads: int = Field(2, ge=0)
+    """Threads of each worker that decode ahead of the training; 0 decodes in between."""
+    training: TrainingSettings = TrainingSettings(learning_rate=1e-3, batch_size=32)
+    """How it is trained."""
+
+
+class BackboneSpec(Spec):
+    """The network that turns a clip into a feature."""
+
+    architecture: Annotated[str, _one_of(sorted(BACKBONES), "backbone")] = "slowfast_r101"
+    """Which network."""
+    checkpoint: ExistingUri | None = None
+    """Weights to start from, in pytorchvideo's names; None starts at random."""
+    finetune: FinetuneSpec | None = FinetuneSpec()
+    """How it is fine-tuned; null uses the checkpoint as it is."""
+    mean: float = Field(0.45, ge=0, le=1)
+    """Subtracted from frames in 0..1."""
+    std: float = Field(0.225, gt=0, le=1)
+    """What frames are then divided by."""
+    batch_clips: int = Field(16, ge=1)
+    """Clips in one forward pass of the extraction."""
+    num_threads: int = Field(1, ge=1)
+    """CPU threads of each extracting actor."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.checkpoint is None and self.finetune is None:
+            raise ValueError("needs a checkpoint, or a finetune section to make one")
+        return self
+
+
+class FusionSpec(Spec):
+    """How the members are joined (paper, sections 2.1 to 2.3)."""
+
+    num_folds: int = Field(5, ge=2)
+    """Folds of the validation videos: weights for a fold are fitted on the others."""
+    num_bins: int = Field(200, ge=2, le=1024)
+    """Grid that all boundary maps are resized to."""
+    proposals_per_video: int = Field(100, ge=1)
+    """Proposals kept after soft-NMS."""
+    top_classes: int = Field(3, ge=1)
+    """Classes a video that proposals are combined with."""
+    detections_per_video: int = Field(200, ge=1)
+    """Detections kept."""
+
+
+class EvaluationSpec(Spec):
+    """What is measured."""
+
+    subset: str = "validation"
+    """The annotated subset that is predicted and scored."""
+    untrained_baseline: bool = True
+    """Also score the first member of each family as initialised."""
+    timelines: int = Field(6, ge=0)
+    """Videos drawn in the report."""
+
+
+class ResourcesSpec(Spec):
+    """What tasks occupy. Nothing here changes a result."""
+
+    model_actors: int = Field(1, ge=1)
+    """Actors that run the backbone in extraction."""
+    model_cpus: float = Field(1, ge=0)
+    """Logical CPUs of an extracting actor."""
+    model_gpus: float = Field(0, ge=0)
+    """GPUs of an extracting actor."""
+    finetune_cpus: float = Field(2, ge=0)
+    """Logical CPUs of a fine-tuning worker."""
+    finetune_gpus: float = Field(0, ge=0)
+    """GPUs of a fine-tuning worker."""
+    member_cpus: float = Field(1, ge=0)
+    """Logical CPUs of a member's training."""
+    member_gpus: float = Field(0, ge=0)
+    """GPUs of a member's training; fractions share a card."""
+
+
+class TrackingSpec(Spec):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = None
+    """Tracking server or database; by default SQLite in the storage root."""
+    experiment: str | None = None
+    """Experiment; by default the pipeline's name."""
+
+
+class PipelineSpec(Spec):
+    """A whole pipeline."""
+
+    name: MemberName
+    """Name of the pipeline."""
+    seed: int = Field(0, ge=0)
+    """Decides everything random in training."""
+    dataset: SyntheticDataSpec | AnnotatedDataSpec
+    """Videos and annotations."""
+    training_subset: str = "training"
+    """The annotated subset that is trained on."""
+    clips: ClipsSpec = ClipsSpec()
+    """Sampling grid."""
+    backbone: BackboneSpec = BackboneSpec()
+    """Feature extractor."""
+    classifiers: list[ClassifierSpec] = Field(min_length=1)
+    """Video classifiers."""
+    bmns: list[BmnSpec] = Field(min_length=1)
+    """Proposal networks."""
+    refiners: list[RefinerSpec] = Field(min_length=1)
+    """Refine Networks."""
+    fusion: FusionSpec = FusionSpec()
+    """Ensemble weights."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """Measurement."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """CPUs and GPUs."""
+    tracking: TrackingSpec = TrackingSpec()
+    """MLflow."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        problems = []
+        for family in ("classifiers", "bmns", "refiners"):
+            names = [member.name for member in getattr(self, family)]
+            for position, name in enumerate(names):
+                if name in names[:position]:
+                    problems.append(
+                        f"{family}[{position}].name: {name!r} is taken by {family}[{names.index(name)}]; "
+                        "give each member its own name"
+                    )
+                if name == UNTRAINED:
+                    problems.append(f"{family}[{position}].name: {name!r} means the baseline")
+        if self.evaluation.subset == self.training_subset:
+            problems.append(
+                f"evaluation.subset: {self.training_subset!r} is what is trained on; name another"
+            )
+        if isinstance(self.dataset, SyntheticDataSpec):
+            problems += _synthetic_problems(self.dataset, self.fusion.num_folds)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _synthetic_problems(dataset: SyntheticDataSpec, num_folds: int) -> list[str]:
+    problems = []
+    if num_folds > dataset.num_validation:
+        problems.append(
+            f"fusion.num_folds: must be at most the {dataset.num_validation} validation videos, "
+            f"got {num_folds}"
+        )
+    if dataset.max_duration_seconds < dataset.min_duration_seconds:
+        problems.append(
+            "dataset.max_duration_seconds: must not be below min_duration_seconds "
+            f"{dataset.min_duration_seconds:g}, got {dataset.max_duration_seconds:g}"
+        )
+    return problems

@@ -1,0 +1,143 @@
+"""The stages of a pipeline and what each depends on: the graph that `plan` and `run` share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfn_platform.stages import Stage
+
+from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, RefinerSpec
+from tfn_jobs.pipeline_spec import PipelineSpec, SyntheticDataSpec
+from tfn_jobs.prepare import DataLocation
+
+MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
+
+
+@dataclass(frozen=True)
+class MemberStage:
+    """A member, its stage, and whether it is part of the ensemble or only a baseline."""
+
+    spec: MemberSpec
+    stage: Stage
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is left as initialised, for comparison."""
+        return self.spec.name == UNTRAINED
+
+
+@dataclass(frozen=True)
+class PipelineStages:
+    """All stages, in the order in which they run."""
+
+    synthesize: Stage | None
+    prepare: Stage
+    finetune: Stage
+    extract: Stage
+    classifiers: tuple[MemberStage, ...]
+    bmns: tuple[MemberStage, ...]
+    propose: Stage
+    refiners: tuple[MemberStage, ...]
+    fuse: Stage
+    evaluate: Stage
+    report: Stage
+
+    @property
+    def members(self) -> tuple[MemberStage, ...]:
+        """The members that are trained, and the baselines."""
+        return (*self.classifiers, *self.bmns, *self.refiners)
+
+    def all(self) -> list[Stage]:
+        """Every stage, in order."""
+        synthesize = [self.synthesize] if self.synthesize else []
+        first = [*self.classifiers, *self.bmns]
+        return [
+            *synthesize,
+            self.prepare,
+            self.finetune,
+            self.extract,
+            *(member.stage for member in first),
+            self.propose,
+            *(member.stage for member in self.refiners),
+            self.fuse,
+            self.evaluate,
+            self.report,
+        ]
+
+    @property
+    def key(self) -> str:
+        """Names everything that the pipeline makes."""
+        return self.report.key
+
+
+def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> PipelineStages:
+    """Lay out the stages of a spec.
+
+    Args:
+        spec: the pipeline.
+        location: where the data set lies; None for one that is rendered, whose stage says it all.
+    """
+    subsets = {"training_subset": spec.training_subset, "subset": spec.evaluation.subset}
+    synthesize = None
+    if isinstance(spec.dataset, SyntheticDataSpec):
+        synthesize = Stage("synthesize", _settings(spec.dataset))
+        prepare = Stage("prepare", subsets, (synthesize,))
+    else:
+        assert location is not None
+        data = {**_settings(spec.dataset), "content": location.fingerprint()}
+        prepare = Stage("prepare", {**subsets, **data})
+    backbone = _settings(spec.backbone, without=("batch_clips", "num_threads"))
+    seed = {"seed": spec.seed}
+    cut = _settings(spec.clips, without=("stride_seconds", "crop"))
+    finetune = Stage("finetune", {**backbone, **seed, "clips": cut}, (prepare,))
+    extraction = {"batch_clips": spec.backbone.batch_clips, "num_threads": spec.backbone.num_threads}
+    extract = Stage("extract", {"clips": _settings(spec.clips), **extraction}, (prepare, finetune))
+    baseline = spec.evaluation.untrained_baseline
+    classifiers = _members("classifier", spec.classifiers, seed, (extract,), baseline)
+    bmns = _members("bmn", spec.bmns, seed, (extract,), baseline)
+    fusion = {**_settings(spec.fusion), **seed}
+    propose = Stage("propose", fusion, _trained(bmns))
+    refiners = _members("refiner", spec.refiners, seed, (extract, propose), False)
+    fuse = Stage("fuse", fusion, (*_trained(classifiers), propose, *_trained(refiners)))
+    measured = tuple(member.stage for member in (*classifiers, *bmns, *refiners))
+    evaluate = Stage("evaluate", {}, (*measured, propose, fuse))
+    report = Stage("report", {"timelines": spec.evaluation.timelines}, (evaluate,))
+    return PipelineStages(
+        synthesize,
+        prepare,
+        finetune,
+        extract,
+        classifiers,
+        bmns,
+        propose,
+        refiners,
+        fuse,
+        evaluate,
+        report,
+    )
+
+
+def _settings(spec: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    settings: dict[str, Any] = spec.model_dump(mode="json", exclude=set(without))
+    return settings
+
+
+def _members(
+    family: str,
+    specs: list[Any],
+    seed: dict[str, int],
+    inputs: tuple[Stage, ...],
+    baseline: bool,
+) -> tuple[MemberStage, ...]:
+    if baseline:
+        untrained = specs[0].training.model_copy(update={"num_epochs": 0})
+        specs = [*specs, specs[0].model_copy(update={"name": UNTRAINED, "training": untrained})]
+    return tuple(
+        # The name of a member tells folders apart, and seeds it: equal settings under two names
+        # are two members.
+        MemberStage(spec, Stage(f"{family}/{spec.name}", {**_settings(spec), **seed}, inputs))
+        for spec in specs
+    )
+
+
+def _trained(members: tuple[MemberStage, ...]) -> tuple[Stage, ...]:
+    return tuple(member.stage for member in members if not member.is_baseline)

@@ -1,0 +1,1 @@
+"""Ray, Parquet, MLflow, specs and storage. Knows no model and no loss."""

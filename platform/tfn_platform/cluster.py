@@ -1,0 +1,102 @@
+"""Connect to Ray, here or on a cluster, and say plainly when it cannot give what a job needs."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray  # noqa: E402  (reads the settings above when it is imported)
+
+from tfn_platform.errors import ResourceError  # noqa: E402
+
+# Ray Data stalls with fewer logical CPUs: decode tasks, a model actor and a driver's task must fit at once.
+MIN_LOGICAL_CPUS = 4
+LOCAL_OBJECT_STORE_BYTES = 1 << 30
+PACKAGES = ("tfn_platform", "tfn_models", "tfn_jobs")
+
+
+@contextmanager
+def connection(address: str | None, *, local_cpus: int | None = None) -> Iterator[None]:
+    """Be connected to Ray inside the block.
+
+    Args:
+        address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts Ray here, bound
+            to loopback, and stops it at the end. A connection that exists already is used and left alone.
+        local_cpus: logical CPUs of a Ray started here; by default the machine's, and at least 4.
+
+    Raises:
+        ResourceError: there is no cluster at `address`.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    _connect(address, local_cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, local_cpus: int | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
+    if address is None and not _inside_a_job():
+        cpus = local_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
+        ray.init(
+            num_cpus=cpus,
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
+            **quiet,
+        )
+        return
+    try:
+        ray.init(address=address or "auto", runtime_env=_runtime_env(), **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ResourceError(
+            f"no Ray cluster answers at {address!r}: {error}; start one with `ray up cluster.yaml` "
+            "or `ray start --head`, or leave --address out to run on this machine"
+        ) from error
+
+
+def _inside_a_job() -> bool:
+    """Whether this process is the entry point of a job that a cluster started."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _runtime_env() -> dict[str, Any]:
+    """Ships our code to a cluster's workers; a submitted job has brought it along already."""
+    return {} if _inside_a_job() else {"py_modules": package_folders()}
+
+
+def package_folders() -> list[str]:
+    """The folders of our packages, as they are installed here."""
+    folders = []
+    for package in PACKAGES:
+        found = find_spec(package)
+        assert found is not None and found.origin is not None
+        folders.append(str(Path(found.origin).parent))
+    return folders
+
+
+def require_resources(num_cpus: float, num_gpus: float, *, purpose: str) -> None:
+    """Refuse what no cluster of this kind can ever schedule, instead of waiting for it for ever.
+
+    A cluster that grows by itself may start machines that it does not have yet: it is believed.
+    """
+    available = ray.cluster_resources()
+    if os.environ.get("TFN_CLUSTER_GROWS"):
+        return
+    for resource, needed in (("CPU", num_cpus), ("GPU", num_gpus)):
+        present = available.get(resource, 0.0)
+        if needed > present:
+            raise ResourceError(
+                f"{purpose} needs {needed:g} {resource}, the cluster has {present:g}; lower it in the "
+                "spec's resources, or set TFN_CLUSTER_GROWS=1 if the cluster starts machines on demand"
+            )

@@ -1,0 +1,188 @@
+"""MLflow: one parent run a pipeline, one nested run a member, the same metric names everywhere.
+
+Only the driver writes, so that a SQLite database has one writer. Runs are found again by their tags: whatever
+is repeated after a crash goes on in the run that is already there. A tracking server that is away costs a
+warning, never the work: `publish` in the jobs fills in what is missing from the stage folders.
+"""
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from mlflow.utils.time import get_current_time_millis
+
+from tfn_platform.stages import Stage
+from tfn_platform.store import Store
+from tfn_platform.training import EpochReport
+
+LOGGER = logging.getLogger(__name__)
+KEY_TAG = "tfn.key"
+MAX_PARAMETER_LENGTH = 500
+
+
+def default_tracking_uri(store: Store) -> str:
+    """SQLite inside a local storage root; for a remote root, in the home folder of who runs the driver."""
+    folder = Path(store.root) if store.is_local else Path.home() / ".tfn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@dataclass
+class Tracking:
+    """One pipeline's runs in MLflow."""
+
+    client: MlflowClient
+    experiment_id: str
+    parent_run_id: str
+    _runs: dict[str, "TrackedRun"] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, uri: str, *, experiment: str, artifacts: str, pipeline: str, key: str) -> "Tracking":
+        """Find or make the experiment and the parent run of a pipeline.
+
+        Args:
+            uri: of the tracking server or database.
+            experiment: its name in MLflow.
+            artifacts: URI of the folder for files, used when the experiment is made here.
+            pipeline: the pipeline's name, which the parent run takes.
+            key: hash of all that the pipeline is made of; a run with this key is continued.
+        """
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
+        location = artifacts if uri.startswith("sqlite:") else None
+        experiment_id = (
+            found.experiment_id if found else client.create_experiment(experiment, location)
+        )
+        run = _find_run(client, experiment_id, key, parent=None)
+        if run is None:
+            tags = {KEY_TAG: key, "tfn.stage": "pipeline", "tfn.family": "pipeline"}
+            run = client.create_run(experiment_id, run_name=pipeline, tags=tags)
+        return cls(client, experiment_id, run.info.run_id)
+
+    @property
+    def parent(self) -> "TrackedRun":
+        """The parent run."""
+        return TrackedRun(self.client, self.parent_run_id)
+
+    def run(self, stage: Stage, *, family: str, settings: Mapping[str, Any]) -> "TrackedRun":
+        """Find or make the nested run of a stage."""
+        if stage.key not in self._runs:
+            run = _find_run(self.client, self.experiment_id, stage.key, parent=self.parent_run_id)
+            if run is None:
+                run = self._create(stage, family=family, settings=settings)
+            self._runs[stage.key] = TrackedRun.reopen(self.client, run)
+        return self._runs[stage.key]
+
+    def _create(self, stage: Stage, *, family: str, settings: Mapping[str, Any]) -> Run:
+        tags = {
+            KEY_TAG: stage.key,
+            MLFLOW_PARENT_RUN_ID: self.parent_run_id,
+            "tfn.stage": stage.name,
+            "tfn.family": family,
+            "tfn.spec_hash": stage.key,
+        }
+        run = self.client.create_run(self.experiment_id, run_name=stage.name, tags=tags)
+        parameters = [
+            Param(name, str(value)[:MAX_PARAMETER_LENGTH])
+            for name, value in flatten({"family": family, **settings}).items()
+        ]
+        self.client.log_batch(run.info.run_id, params=parameters)
+        return run
+
+
+@dataclass
+class TrackedRun:
+    """One run; logging the same thing twice changes nothing."""
+
+    client: MlflowClient
+    run_id: str
+    next_epoch: int = 0
+
+    @classmethod
+    def reopen(cls, client: MlflowClient, run: Run) -> "TrackedRun":
+        """Continue a run after the last epoch that it holds."""
+        logged = client.get_metric_history(run.info.run_id, "epoch")
+        return cls(client, run.info.run_id, 1 + max((m.step for m in logged), default=-1))
+
+    def log_epoch(self, report: EpochReport) -> None:
+        """Add one point to each curve."""
+        if report.epoch < self.next_epoch:
+            return
+        self._log({"epoch": float(report.epoch), **report.metrics}, step=report.epoch)
+        self.next_epoch = report.epoch + 1
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Set final figures."""
+        self._log(metrics, step=0)
+
+    def log_figure(self, name: str, figure: Figure) -> None:
+        """Keep a picture, under ``figures/``."""
+        self.client.log_figure(self.run_id, figure, f"figures/{name}.png")
+
+    def log_file(self, name: str, data: bytes, *, folder: str | None = None) -> None:
+        """Keep a file."""
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            path.write_bytes(data)
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        self.client.log_batch(self.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def finish(self, *, succeeded: bool = True) -> None:
+        """Mark the run as over."""
+        self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run is marked as over and well."""
+        return bool(self.client.get_run(self.run_id).info.status == "FINISHED")
+
+    def _log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        now = get_current_time_millis()
+        entries = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        self.client.log_batch(self.run_id, metrics=entries)
+
+
+@contextmanager
+def tolerate_absence(what: str) -> Iterator[None]:
+    """Let the work go on when the tracking server does not answer: warn, and leave it to a later publish."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        LOGGER.warning("tracking: %s could not be logged (%s); a later run will fill it in", what, error)
+
+
+def guarded(log: Callable[[], None], what: str) -> None:
+    """Call `log` under `tolerate_absence`."""
+    with tolerate_absence(what):
+        log()
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _find_run(client: MlflowClient, experiment_id: str, key: str, *, parent: str | None) -> Run | None:
+    query = f"tags.`{KEY_TAG}` = '{key}'"
+    if parent:
+        query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+    found = client.search_runs([experiment_id], query, max_results=1)
+    return found[0] if found else None

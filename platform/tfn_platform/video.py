@@ -1,0 +1,160 @@
+"""Decode a video into frames on the tick grid: each frame once, in bounded memory.
+
+`iter_chunks` streams a whole video, `read_ticks` reads a few ticks for training. Both give the
+frame with the largest presentation time not after a tick, upright, with its short side resized.
+"""
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import dropwhile
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from tfn_platform.quarantine_reason import QuarantineReason
+from tfn_platform.sampling_grid import SamplingGrid
+from tfn_platform.video_frames import FrameReader, TimedFrame
+from tfn_platform.video_probe import VideoInfo, probe_video
+from tfn_platform.video_source import VideoError, VideoSource, open_video
+from tfn_platform.video_ticks import FrameChunk, Image, TickBuffer, tick_runs
+
+__all__ = [
+    "FrameChunk",
+    "SamplingGrid",
+    "VideoError",
+    "VideoInfo",
+    "iter_chunks",
+    "probe_video",
+    "read_ticks",
+]
+
+MIN_MISSING_SECONDS = Fraction(1)
+MAX_MISSING_SHARE = Fraction(1, 50)
+SEEK_MARGINS_SECONDS = (0, 3)
+
+
+def iter_chunks(uri: str, grid: SamplingGrid, *, clips_per_chunk: int) -> Iterator[FrameChunk]:
+    """Stream all T clips of a video, `clips_per_chunk` at a time (fewer in the last chunk).
+
+    T follows from the decoded duration, so damage shows at the end only: a VideoError may come
+    after some chunks, and what was made of them is then to be thrown away.
+    """
+    if clips_per_chunk < 1:
+        raise ValueError(f"clips_per_chunk must be at least 1, got {clips_per_chunk}")
+    with open_video(uri) as source:
+        reader = FrameReader(source)
+        resize = _Resizer(grid.short_side)
+        ticks = TickBuffer(grid, clips_per_chunk)
+        duration_seconds = Fraction(0)
+        for run in tick_runs(reader, grid.frame_rate):
+            duration_seconds = run.end_seconds
+            if run.is_last:
+                ticks.hold(resize(run.frame))
+            elif run.num_ticks:
+                image = resize(run.frame)
+                num_sure_clips = grid.num_clips(run.end_seconds)
+                for _ in range(run.num_ticks):
+                    ticks.hold(image)
+                    if chunk := ticks.take(num_sure_clips, may_be_short=False):
+                        yield chunk
+        if duration_seconds:
+            _check_whole(source, duration_seconds)
+        reader.check_quality()
+        while chunk := ticks.take(grid.num_clips(duration_seconds), may_be_short=True):
+            yield chunk
+
+
+def read_ticks(
+    uri: str, *, frame_rate: Fraction, first_tick: int, num_ticks: int, short_side: int
+) -> Image:
+    """The frames of some ticks, [num_ticks, H, W, 3] uint8 RGB, clamped to the video.
+
+    The same pixels as `iter_chunks` gives; decoding starts at the key frame before the first tick.
+    """
+    if num_ticks < 1 or frame_rate <= 0:
+        raise ValueError(f"got num_ticks {num_ticks}, frame_rate {frame_rate}: must be positive")
+    resize = _Resizer(short_side)
+    images: list[Image] = []
+    with open_video(uri) as source:
+        reader = FrameReader(source)
+        origin = next(iter(reader), None)
+        if origin is None:
+            reader.check_quality()
+            raise VideoError(QuarantineReason.CORRUPT_FRAMES, f"{uri}: no frame has a time")
+        target = origin.start_seconds + max(first_tick, 0) / Fraction(frame_rate)
+        frames = _frames_from(source, origin, target)
+        for run in tick_runs(frames, Fraction(frame_rate), origin=origin.start_seconds):
+            begin = max(run.first_tick, first_tick) if run.first_tick > 0 else first_tick
+            end = min(run.first_tick + run.num_ticks, first_tick + num_ticks)
+            if run.is_last:
+                end = first_tick + num_ticks
+            if end > begin:
+                images += [resize(run.frame)] * (end - begin)
+            if len(images) == num_ticks:
+                break
+    return np.stack(images)
+
+
+def _frames_from(
+    source: VideoSource, origin: TimedFrame, target_seconds: Fraction
+) -> Iterator[TimedFrame]:
+    """Frames from one that is shown at `target_seconds` or before it, having sought if it pays."""
+    if source.can_seek and target_seconds - origin.start_seconds > 1:
+        for margin_seconds in SEEK_MARGINS_SECONDS:
+            offset = math.floor((target_seconds - margin_seconds) / source.time_base)
+            source.container.seek(offset, stream=source.stream)
+            # Right after a seek there may be frames whose references were left behind.
+            frames = dropwhile(lambda timed: timed.frame.is_corrupt, FrameReader(source))
+            first = next(frames, None)
+            if first and first.start_seconds <= target_seconds:
+                yield first
+                yield from frames
+                return
+    with open_video(source.uri) as again:
+        yield from FrameReader(again)
+
+
+class _Resizer:
+    """Turn decoded frames into upright RGB images of one size, the first frame's."""
+
+    def __init__(self, short_side: int) -> None:
+        if short_side < 1:
+            raise ValueError(f"short_side must be at least 1 pixel, got {short_side}")
+        self._short_side = short_side
+        self._size: tuple[int, int] | None = None
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> Image:
+        """[H, W, 3] uint8; averages areas when it shrinks, interpolates when it enlarges."""
+        short = min(frame.width, frame.height)
+        if self._size is None:
+            self._size = (
+                (2 * frame.width * self._short_side + short) // (2 * short),
+                (2 * frame.height * self._short_side + short) // (2 * short),
+            )
+        kernel = Interpolation.AREA if self._short_side < short else Interpolation.BILINEAR
+        resized = self._reformatter.reformat(
+            frame,
+            width=self._size[0],
+            height=self._size[1],
+            format="rgb24",
+            interpolation=kernel | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+            threads=1,
+        )
+        return np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90))
+
+
+def _check_whole(source: VideoSource, duration_seconds: Fraction) -> None:
+    """Some decoders end early without an error: compare with what the file says."""
+    declared_seconds = source.declared_seconds()
+    if declared_seconds is None:
+        return
+    tolerated = max(MIN_MISSING_SECONDS, MAX_MISSING_SHARE * declared_seconds)
+    if declared_seconds - duration_seconds > tolerated:
+        raise VideoError(
+            QuarantineReason.TRUNCATED,
+            f"{source.uri}: {float(duration_seconds):.3f} of the declared "
+            f"{float(declared_seconds):.3f} seconds could be decoded",
+        )

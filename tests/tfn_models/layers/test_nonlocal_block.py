@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from tfn_models.layers.nonlocal_block import NonlocalBlock
+
+
+def build() -> NonlocalBlock:
+    torch.manual_seed(0)
+    block = NonlocalBlock(4).double()
+    torch.nn.init.normal_(block.output.weight)
+    return block
+
+
+def test_starts_as_the_identity() -> None:
+    x = torch.randn(2, 5, 4)
+    assert torch.equal(NonlocalBlock(4)(x), x)
+
+
+def test_against_a_loop() -> None:
+    block = build()
+    x = torch.randn(1, 5, 4, dtype=torch.float64)
+    query, key, value = block.query(x)[0], block.key(x)[0], block.value(x)[0]
+    expected = x.clone()
+    for i in range(5):
+        similarity = torch.stack([query[i] @ key[j] for j in range(5)]) / math.sqrt(2)
+        expected[0, i] += block.output(similarity.softmax(0) @ value)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_alone_or_beside_longer_videos_gives_the_same() -> None:
+    block = build()
+    x = torch.randn(3, 6, 4, dtype=torch.float64)
+    mask = torch.arange(6) < torch.tensor([6, 2, 0])[:, None]
+    x[~mask] = torch.nan
+    output = block(x, mask)
+    torch.testing.assert_close(output[1, :2], block(x[1:2, :2])[0])
+    assert (output[~mask] == 0).all()
+
+
+def test_gradients() -> None:
+    block = build()
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(3) < torch.tensor([3, 2])[:, None]
+    assert torch.autograd.gradcheck(lambda value: block(value, mask), (x,))
+
+
+def test_refuses_one_channel() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        NonlocalBlock(1)

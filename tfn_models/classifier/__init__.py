@@ -1,0 +1,1 @@
+"""Video classifiers on stored features: which action a video shows."""

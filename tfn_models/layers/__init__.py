@@ -1,0 +1,1 @@
+"""Layers over time, shared by the model families: one layer a file."""
