@@ -19,11 +19,13 @@ class ClassifierSpec(Spec):
     pooling: Literal["mean", "transformer"] = "mean"
     """Average the clips, or let a Transformer look at them in order first."""
     hidden_channels: int = Field(0, ge=0)
-    """Width of a hidden layer before the last one; 0 for none. The Transformer's width, where there is one."""
-    num_transformer_layers: int = Field(2, ge=1)
+    """Width of a hidden layer before the last one; 0 for none."""
+    transformer_channels: int = Field(512, ge=8)
+    """Width of the Transformer."""
+    transformer_layers: int = Field(2, ge=1)
     """Layers of the Transformer."""
-    num_heads: int = Field(8, ge=1)
-    """Attention heads of the Transformer."""
+    transformer_heads: int = Field(8, ge=1)
+    """Attention heads of the Transformer; half of them look at neighbours only."""
     dropout: float = Field(0.5, ge=0, lt=1)
     """Share of features dropped in training."""
     nuclear_norm_weight: float = Field(0.0, ge=0)
@@ -74,7 +76,9 @@ class RefinerSpec(Spec):
     """Transformer on the whole video's features."""
     base_channels: int = Field(512, ge=8)
     """Width of the base network."""
-    hidden_channels: int = Field(512, ge=8)
+    roi_channels: int = Field(128, ge=8)
+    """Width of the RoI features."""
+    hidden_channels: int = Field(256, ge=8)
     """Width of the heads."""
     action_bins: int = Field(64, ge=2)
     """RoI bins inside a proposal."""

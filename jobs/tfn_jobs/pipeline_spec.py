@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 from tfn_models.backbones import BACKBONES
@@ -155,6 +155,8 @@ class FusionSpec(Spec):
     """Folds of the validation videos: weights for a fold are fitted on the others."""
     num_bins: int = Field(200, ge=2, le=1024)
     """Grid that all boundary maps are resized to."""
+    max_fitting_videos: int = Field(500, ge=1)
+    """Held-out videos that the maps' weights are fitted on; a random choice where there are more."""
     proposals_per_video: int = Field(100, ge=1)
     """Proposals kept after soft-NMS."""
     top_classes: int = Field(3, ge=1)
@@ -202,8 +204,14 @@ class TrackingSpec(Spec):
     """Experiment; by default the pipeline's name."""
 
 
+Step = Literal[
+    "prepare", "finetune", "extract", "members", "propose", "refiners", "fuse", "evaluate", "report"
+]
+STEPS: tuple[Step, ...] = get_args(Step)
+
+
 class PipelineSpec(Spec):
-    """A whole pipeline."""
+    """A whole pipeline, or with `until` the first steps of one."""
 
     name: MemberName
     """Name of the pipeline."""
@@ -217,11 +225,13 @@ class PipelineSpec(Spec):
     """Sampling grid."""
     backbone: BackboneSpec = BackboneSpec()
     """Feature extractor."""
-    classifiers: list[ClassifierSpec] = Field(min_length=1)
+    until: Step = "report"
+    """The last step to run; a spec that ends before `members` need not name any."""
+    classifiers: list[ClassifierSpec] = []
     """Video classifiers."""
-    bmns: list[BmnSpec] = Field(min_length=1)
+    bmns: list[BmnSpec] = []
     """Proposal networks."""
-    refiners: list[RefinerSpec] = Field(min_length=1)
+    refiners: list[RefinerSpec] = []
     """Refine Networks."""
     fusion: FusionSpec = FusionSpec()
     """Ensemble weights."""
@@ -237,6 +247,8 @@ class PipelineSpec(Spec):
         problems = []
         for family in ("classifiers", "bmns", "refiners"):
             names = [member.name for member in getattr(self, family)]
+            if not names and STEPS.index(self.until) >= STEPS.index("members"):
+                problems.append(f"{family}: needs at least one member, or `until: extract`")
             for position, name in enumerate(names):
                 if name in names[:position]:
                     problems.append(

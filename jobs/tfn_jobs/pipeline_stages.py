@@ -6,7 +6,7 @@ from typing import Any
 from tfn_platform.stages import Stage
 
 from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, RefinerSpec
-from tfn_jobs.pipeline_spec import PipelineSpec, SyntheticDataSpec
+from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step, SyntheticDataSpec
 from tfn_jobs.prepare import DataLocation
 
 MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
@@ -46,22 +46,21 @@ class PipelineStages:
         """The members that are trained, and the baselines."""
         return (*self.classifiers, *self.bmns, *self.refiners)
 
-    def all(self) -> list[Stage]:
-        """Every stage, in order."""
-        synthesize = [self.synthesize] if self.synthesize else []
-        first = [*self.classifiers, *self.bmns]
-        return [
-            *synthesize,
-            self.prepare,
-            self.finetune,
-            self.extract,
-            *(member.stage for member in first),
-            self.propose,
-            *(member.stage for member in self.refiners),
-            self.fuse,
-            self.evaluate,
-            self.report,
-        ]
+    def until(self, last: Step) -> list[Stage]:
+        """The stages up to and with a step, in order."""
+        steps: dict[Step, list[Stage]] = {
+            "prepare": [*([self.synthesize] if self.synthesize else []), self.prepare],
+            "finetune": [self.finetune],
+            "extract": [self.extract],
+            "members": [member.stage for member in (*self.classifiers, *self.bmns)],
+            "propose": [self.propose],
+            "refiners": [member.stage for member in self.refiners],
+            "fuse": [self.fuse],
+            "evaluate": [self.evaluate],
+            "report": [self.report],
+        }
+        chosen = STEPS[: STEPS.index(last) + 1]
+        return [stage for step in chosen for stage in steps[step]]
 
     @property
     def key(self) -> str:
@@ -128,7 +127,7 @@ def _members(
     inputs: tuple[Stage, ...],
     baseline: bool,
 ) -> tuple[MemberStage, ...]:
-    if baseline:
+    if baseline and specs:
         untrained = specs[0].training.model_copy(update={"num_epochs": 0})
         specs = [*specs, specs[0].model_copy(update={"name": UNTRAINED, "training": untrained})]
     return tuple(

@@ -135,6 +135,7 @@ def _segment_rows(annotated: list[AnnotatedVideo]) -> list[dict[str, Any]]:
     return [
         {
             "video_id": video.video_id,
+            "subset": video.subset,
             "label": segment.label,
             "start_seconds": segment.start_seconds,
             "end_seconds": segment.end_seconds,

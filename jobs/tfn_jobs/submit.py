@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 
@@ -25,9 +24,9 @@ import requests
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from tfn_platform.cluster import package_folders
 from tfn_platform.errors import ResourceError
 
-PACKAGES = ("tfn_platform", "tfn_models", "tfn_jobs")
 INTERRUPTED_EXIT_CODE = 130
 POLL_SECONDS = 0.5
 
@@ -94,7 +93,7 @@ def submit_job(
     """Send a shell command with our code to the cluster; returns its submission id at once."""
     client = _connect(address)
     runtime_env = {
-        "py_modules": [str(folder) for folder in package_folders()],
+        "py_modules": package_folders(),
         "working_dir": str(working_dir),
         "excludes": ["__pycache__"],
         "env_vars": {"PYTHONUNBUFFERED": "1", **(env_vars or {})},
@@ -134,16 +133,6 @@ def stop_job(submission_id: str, *, address: str) -> bool:
     client = _connect(address)
     with _plain_errors(address):
         return bool(client.stop_job(submission_id))
-
-
-def package_folders() -> list[Path]:
-    """Where our three packages are installed: what the cluster needs of us."""
-    folders = []
-    for name in PACKAGES:
-        spec = find_spec(name)
-        assert spec is not None and spec.submodule_search_locations, f"{name} is not installed"
-        folders.append(Path(spec.submodule_search_locations[0]).resolve())
-    return folders
 
 
 def _connect(address: str) -> JobSubmissionClient:

@@ -1,4 +1,4 @@
-"""Save and load weights and training states, atomically, never unpickling anything but tensors and numbers."""
+"""Save and load weights and training states, atomically; unpickle tensors and numbers only."""
 
 import hashlib
 import io
@@ -24,7 +24,9 @@ def load_torch(store: Store, relative: str) -> dict[str, Any]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise TableError(f"{store.uri(relative)}: not a checkpoint of this program: {error}") from error
+        raise TableError(
+            f"{store.uri(relative)}: not a checkpoint of this program: {error}"
+        ) from error
     if not isinstance(content, dict):
         raise TableError(f"{store.uri(relative)}: not a checkpoint of this program")
     return content
@@ -35,5 +37,7 @@ def weights_hash(state: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+        values = state[name].detach().cpu().contiguous().reshape(-1)
+        # As bytes: numpy knows no bfloat16.
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Connect to Ray, here or on a cluster, and say plainly when it cannot give what a job needs."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ import ray  # noqa: E402  (reads the settings above when it is imported)
 
 from tfn_platform.errors import ResourceError  # noqa: E402
 
-# Ray Data stalls with fewer logical CPUs: decode tasks, a model actor and a driver's task must fit at once.
+# Ray Data stalls with fewer: decode tasks, a model actor and a driver's task must fit at once.
 MIN_LOGICAL_CPUS = 4
 LOCAL_OBJECT_STORE_BYTES = 1 << 30
+CONNECT_TIMEOUT_SECONDS = 10.0
 PACKAGES = ("tfn_platform", "tfn_models", "tfn_jobs")
 
 
@@ -26,8 +28,9 @@ def connection(address: str | None, *, local_cpus: int | None = None) -> Iterato
     """Be connected to Ray inside the block.
 
     Args:
-        address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts Ray here, bound
-            to loopback, and stops it at the end. A connection that exists already is used and left alone.
+        address: of a running cluster (``auto``, ``host:port``, ``ray://…``); None starts Ray here,
+            bound to loopback, and stops it at the end. A connection that exists already is used and
+            left alone.
         local_cpus: logical CPUs of a Ray started here; by default the machine's, and at least 4.
 
     Raises:
@@ -57,12 +60,25 @@ def _connect(address: str | None, local_cpus: int | None) -> None:
         )
         return
     try:
+        if address is not None:
+            _require_listener(address)
         ray.init(address=address or "auto", runtime_env=_runtime_env(), **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ResourceError(
             f"no Ray cluster answers at {address!r}: {error}; start one with `ray up cluster.yaml` "
             "or `ray start --head`, or leave --address out to run on this machine"
         ) from error
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError or ValueError within seconds where Ray would go on asking for minutes."""
+    if address == "auto":
+        return
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if not separator:
+        raise ValueError("an address is auto, host:port or ray://host:port")
+    place = (host.strip("[]"), int(port))
+    socket.create_connection(place, timeout=CONNECT_TIMEOUT_SECONDS).close()
 
 
 def _inside_a_job() -> bool:
@@ -86,17 +102,23 @@ def package_folders() -> list[str]:
 
 
 def require_resources(num_cpus: float, num_gpus: float, *, purpose: str) -> None:
-    """Refuse what no cluster of this kind can ever schedule, instead of waiting for it for ever.
+    """Refuse what no machine of the cluster can ever run, instead of waiting for it for ever.
 
     A cluster that grows by itself may start machines that it does not have yet: it is believed.
+
+    Raises:
+        ResourceError: no machine has both the CPUs and the GPUs.
     """
-    available = ray.cluster_resources()
     if os.environ.get("TFN_CLUSTER_GROWS"):
         return
-    for resource, needed in (("CPU", num_cpus), ("GPU", num_gpus)):
-        present = available.get(resource, 0.0)
-        if needed > present:
-            raise ResourceError(
-                f"{purpose} needs {needed:g} {resource}, the cluster has {present:g}; lower it in the "
-                "spec's resources, or set TFN_CLUSTER_GROWS=1 if the cluster starts machines on demand"
-            )
+    machines = []
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        has_cpus, has_gpus = (node["Resources"].get(name, 0.0) for name in ("CPU", "GPU"))
+        if node["Alive"] and num_cpus <= has_cpus and num_gpus <= has_gpus:
+            return
+        machines += [f"{has_cpus:g} CPU and {has_gpus:g} GPU"] if node["Alive"] else []
+    raise ResourceError(
+        f"{purpose} needs {num_cpus:g} CPU and {num_gpus:g} GPU on one machine, the cluster has "
+        f"{', '.join(sorted(set(machines)))}; lower it in the spec's resources, "
+        "or set TFN_CLUSTER_GROWS=1 if the cluster starts machines on demand"
+    )

@@ -1,14 +1,14 @@
 """The errors that a user can meet, as one tree.
 
 TfnError
-├── SpecError       a job spec says something impossible (lists every problem, each with its path in the YAML)
-├── TableError      a table is missing, damaged, or made under another contract than the reader needs
+├── SpecError       a job spec says something impossible (lists every problem with its YAML path)
+├── TableError      a table is missing, damaged, or made under another contract than needed
 ├── DataError       an annotation, prediction or video file does not say what it should
 ├── StageError      a stage could not finish
 └── ResourceError   the cluster, the job server or the storage cannot give what was asked for
 
-A program that ends with one of these prints its text and no traceback: the text says what was wrong,
-what it got, and what would do.
+A program that ends with one of these prints its text and no traceback: the text says what was
+wrong, what it got, and what would do.
 """
 
 

@@ -18,7 +18,7 @@ INDEX_FILE = "features_index.json"
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """The features of many videos in one array, cheap to share between the trainings of one machine.
+    """The features of many videos in one array, cheap to share between trainings of one machine.
 
     Attributes:
         video_ids: V names.
@@ -35,9 +35,14 @@ class FeatureSet:
     def __post_init__(self) -> None:
         """Check that offsets and values belong together."""
         if self.offsets.shape != (len(self.video_ids) + 1,):
-            raise ValueError(f"{len(self.video_ids)} videos need as many offsets and one more")
+            raise ValueError(
+                f"{len(self.video_ids)} videos need as many offsets and one more, "
+                f"got shape {self.offsets.shape}"
+            )
         if self.offsets[-1] != len(self.values):
-            raise ValueError(f"offsets end at {self.offsets[-1]}, there are {len(self.values)} clips")
+            raise ValueError(
+                f"offsets must end at the {len(self.values)} clips, got {self.offsets[-1]}"
+            )
 
     def of(self, video: int) -> NDArray[np.float32]:
         """The features [T, F] of one video, without a copy."""
@@ -74,7 +79,7 @@ class FeatureReader:
             raise KeyError(f"no features of video {video_id!r} in {self._folder.uri}")
         part, row_group = self._index[video_id]
         column = self._part(part).read_row_group(row_group, columns=["feature"])["feature"]
-        return feature_matrix(column)
+        return list_matrix(column)
 
     def read_all(self, video_ids: Sequence[str]) -> FeatureSet:
         """The features of several videos, in the order given."""
@@ -96,25 +101,45 @@ class FeatureReader:
 
 
 def write_index(folder: StageFolder) -> int:
-    """Write the index of the parts that lie in `folder`; return how many videos it holds."""
+    """Write the index of the parts that lie in `folder`; return how many videos it holds.
+
+    Raises:
+        TableError: a row group holds several videos, or a video lies in several row groups.
+    """
     store = folder.store
     table = folder.table(FEATURES.name.lower())
     index: dict[str, list[int]] = {}
     for name in store.list_files(table):
         part = int(name.removeprefix("part-").removesuffix(".parquet"))
-        with pq.ParquetFile(store.filesystem.open_input_file(store.path(f"{table}/{name}"))) as file:
-            for row_group in range(file.num_row_groups):
-                statistics = file.metadata.row_group(row_group).column(0).statistics
-                if statistics.min != statistics.max:
-                    raise TableError(f"{store.uri(table)}/{name}: a row group of several videos")
-                index[statistics.min] = [part, row_group]
+        source = store.uri(f"{table}/{name}")
+        with store.filesystem.open_input_file(store.path(f"{table}/{name}")) as stream:
+            videos = _videos_of_row_groups(pq.read_metadata(stream), source=source)
+        for row_group, video_id in videos.items():
+            if video_id in index:
+                raise TableError(f"{source}: video {video_id!r} lies in more than one row group")
+            index[video_id] = [part, row_group]
     store.write_json(folder.file(INDEX_FILE), index)
     return len(index)
 
 
-def feature_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+def _videos_of_row_groups(metadata: pq.FileMetaData, *, source: str) -> dict[int, str]:
+    """Number of each row group that is not empty -> the one video that it holds."""
+    videos: dict[int, str] = {}
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.num_rows == 0:
+            continue
+        column = FEATURES.schema.get_field_index("video_id")
+        statistics = group.column(column).statistics
+        if statistics is None or statistics.min != statistics.max:
+            raise TableError(f"{source}: row group {number} holds more than one video")
+        videos[number] = statistics.min
+    return videos
+
+
+def list_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A fixed-size list column as an array [rows, F]."""
     length = column.type.list_size
-    flat = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
+    flat = column.combine_chunks().flatten()
     matrix: NDArray[np.float32] = flat.to_numpy(zero_copy_only=True).reshape(-1, length)
     return matrix

@@ -19,16 +19,15 @@ def read_history(folder: StageFolder) -> list[EpochReport]:
 
 @contextmanager
 def following(folder: StageFolder, on_epoch: Callable[[EpochReport], None]) -> Iterator[None]:
-    """Call `on_epoch` for each epoch, once, while the block runs and for what is left at its end."""
+    """Call `on_epoch` once for each epoch, while the block runs and, for the rest, at its end."""
     over = threading.Event()
     seen = 0
 
     def catch_up() -> None:
         nonlocal seen
-        reports = read_history(folder)
-        for report in reports[seen:]:
+        for report in read_history(folder)[seen:]:
+            seen += 1
             on_epoch(report)
-        seen = max(seen, len(reports))
 
     def follow() -> None:
         while not over.wait(POLL_SECONDS):

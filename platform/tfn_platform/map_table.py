@@ -1,9 +1,10 @@
-"""Run a function, or a model in an actor, over rows with Ray Data, and hand the results back one by one."""
+"""Run a function, or a model in an actor, over rows with Ray Data; results come one by one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
@@ -44,7 +45,7 @@ def map_rows(
 
 def map_through_model(
     rows: Sequence[Row],
-    expand: Callable[[Row], Iterable[Row]],
+    expand: Callable[[Row], Iterator[Row]],
     model: ModelStage,
     *,
     num_cpus: float = 1,
@@ -74,6 +75,7 @@ def map_through_model(
 
 def _rows_of(dataset: Dataset) -> Iterator[Row]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        assert isinstance(batch, pa.Table)
         yield from batch.to_pylist()
 
 

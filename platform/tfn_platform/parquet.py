@@ -1,4 +1,4 @@
-"""Read and write one table: checked against its schema, one atomic file a part, contract in the metadata."""
+"""Read and write one table: checked against its schema, a file a part, contract in the metadata."""
 
 import hashlib
 from collections.abc import Iterator
@@ -34,14 +34,22 @@ def write_table(
         contract: goes into the file's metadata.
         part: the number of the part; writing a part again replaces it.
         rows_per_group: the lengths of the row groups, for tables that are read by the row group.
+
+    Raises:
+        TableError: the rows or the contract are not this table's.
     """
     name = f"{folder.table(table.name.lower())}/{part_name(part)}"
-    table.check(rows.schema, source=folder.store.uri(name))
-    rows = rows.replace_schema_metadata(contract.to_metadata())
+    source = folder.store.uri(name)
+    if contract.table != table.name:
+        raise TableError(f"{source}: {table.name} cannot carry a contract of {contract.table}")
+    rows = table.conform(rows, source=source).replace_schema_metadata(contract.to_metadata())
+    lengths = rows_per_group or [rows.num_rows]
+    if sum(lengths) != rows.num_rows:
+        raise ValueError(f"rows_per_group must sum to the {rows.num_rows} rows, got {sum(lengths)}")
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
         start = 0
-        for length in rows_per_group or [rows.num_rows]:
+        for length in lengths:
             writer.write_table(rows.slice(start, length), row_group_size=max(length, 1))
             start += length
     folder.store.write_bytes(name, memoryview(sink.getvalue()))
@@ -64,31 +72,49 @@ def read_parts(folder: StageFolder, table: Table) -> tuple[pa.Table, Contract]:
     if not parts:
         raise TableError(f"{folder.uri}: there is no {table.name} table")
     contract = Contract.from_schema(parts[0].schema, source=folder.uri)
-    return pa.concat_tables([part.replace_schema_metadata(None) for part in parts]), contract
+    try:
+        rows = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
+    except pa.ArrowInvalid as error:
+        raise TableError(
+            f"{folder.uri}: the parts of {table.name} do not fit together: {error}"
+        ) from error
+    return rows, contract
+
+
+def read_part(folder: StageFolder, table: Table, part: int) -> pa.Table:
+    """Read one part of a table, by its number."""
+    name = f"{folder.table(table.name.lower())}/{part_name(part)}"
+    return _read_file(folder.store, name, table)
 
 
 def _read_each_part(store: Store, relative: str, table: Table) -> Iterator[pa.Table]:
     for name in store.list_files(relative):
-        source = store.uri(f"{relative}/{name}")
-        try:
-            with store.filesystem.open_input_file(store.path(f"{relative}/{name}")) as stream:
-                part = pq.read_table(stream)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise TableError(f"{source}: cannot be read as Parquet: {error}") from error
-        table.check(part.schema, source=source)
-        if Contract.from_schema(part.schema, source=source).table != table.name:
-            raise TableError(f"{source}: holds another table than {table.name}")
-        yield part
+        yield _read_file(store, f"{relative}/{name}", table)
+
+
+def _read_file(store: Store, relative: str, table: Table) -> pa.Table:
+    source = store.uri(relative)
+    try:
+        with store.filesystem.open_input_file(store.path(relative)) as stream:
+            rows = pq.read_table(stream)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{source}: cannot be read as Parquet: {error}") from error
+    rows = table.conform(rows, source=source)
+    contract = Contract.from_schema(rows.schema, source=source)
+    if contract.table != table.name:
+        raise TableError(f"{source}: must hold {table.name}, got {contract.table}")
+    return rows
 
 
 def content_hash(rows: pa.Table) -> str:
-    """A hash of a table's values that depends on neither the order of rows nor the files they lie in.
+    """A hash of a table's values, whatever the order of its rows and columns and its files.
 
     Takes columns of strings and numbers, not of lists.
     """
-    ordered = rows.sort_by([(name, "ascending") for name in rows.schema.names])
-    digest = hashlib.sha256()
-    for name in sorted(ordered.schema.names):
+    names = sorted(rows.schema.names)
+    ordered = rows.sort_by([(name, "ascending") for name in names])
+    digest = hashlib.sha256(f"{rows.num_rows}:".encode())
+    for name in names:
         column = ordered[name]
         if pa.types.is_string(column.type):
             data = "\0".join(column.to_pylist()).encode()

@@ -1,4 +1,4 @@
-"""Job specs: typed YAML whose every mistake is reported at once, and whose hash names what it makes."""
+"""Job specs: typed YAML whose mistakes are reported all at once; its hash names what it makes."""
 
 import difflib
 import hashlib
@@ -14,10 +14,11 @@ from pydantic_core import ErrorDetails
 from tfn_platform.errors import SpecError
 
 HASH_LENGTH = 16
+WRONG_CONSTANT_WEIGHT = 1000
 
 
 class Spec(BaseModel):
-    """Base of everything that a user writes: frozen, unknown keys refused, a docstring under each field."""
+    """Base of what a user writes: frozen, unknown keys refused, a docstring under each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -31,7 +32,7 @@ def load_spec(model: type[AnySpec], path: Path, *, overrides: Iterable[str] = ()
     Args:
         model: the spec class.
         path: the YAML file.
-        overrides: settings such as ``bmns.d32.num_bins=24``, applied in order before anything is checked.
+        overrides: settings such as ``bmns.d32.num_bins=24``, applied in order before the check.
 
     Raises:
         SpecError: the file cannot be read, or anything in it is wrong; lists all problems.
@@ -59,14 +60,14 @@ def parse_spec(model: type[AnySpec], data: dict[str, Any], *, source: str) -> An
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        details = error.errors()
-        lines = [f"  {_describe(problem, model)}" for problem in details]
+        problems = _of_the_closest_union_member(error.errors(), data)
+        lines = [f"  {_describe(problem, model, data)}" for problem in problems]
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
         raise SpecError("\n".join([f"{source}: {count}", *lines])) from None
 
 
 def spec_hash(value: Any) -> str:
-    """A short hash of a spec, or of anything JSON can hold, that does not depend on the order of keys."""
+    """A short hash of a spec, or of what JSON can hold, whatever the order of its keys."""
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -91,14 +92,15 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise SpecError(f"--set {override!r}: {'.'.join(keys[:-1])} holds no settings")
+        raise SpecError(f"--set {override!r}: {'.'.join(keys[:-1])!r} holds {node!r}, no settings")
 
 
 def _step_into(node: Any, key: str, *, where: str, override: str) -> Any:
     if isinstance(node, list):
         return node[_list_position(node, key, where=where, override=override)]
     if not isinstance(node, dict):
-        raise SpecError(f"--set {override!r}: nothing can stand below {where!r}")
+        above = where.rpartition(".")[0]
+        raise SpecError(f"--set {override!r}: {above!r} holds {node!r}, no settings")
     if node.get(key) is None:
         node[key] = {}
     return node[key]
@@ -106,21 +108,27 @@ def _step_into(node: Any, key: str, *, where: str, override: str) -> Any:
 
 def _list_position(items: list[Any], key: str, *, where: str, override: str) -> int:
     """An entry of a list is addressed by its number or by its `name`."""
-    if key.isdigit() and int(key) < len(items):
+    if key.isdecimal() and int(key) < len(items):
         return int(key)
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    names = [
+        str(item["name"]) if isinstance(item, dict) and "name" in item else str(position)
+        for position, item in enumerate(items)
+    ]
     if key in names:
         return names.index(key)
-    choices = [name or str(position) for position, name in enumerate(names)]
-    raise SpecError(f"--set {override!r}: no entry {where!r}; there are: {', '.join(choices)}")
+    choices = ", ".join(names) or "none"
+    raise SpecError(f"--set {override!r}: no entry {where!r}; there are: {choices}")
 
 
-def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    location = _location(problem["loc"]) or "(the whole spec)"
+def _describe(problem: ErrorDetails, model: type[BaseModel], data: Any) -> str:
+    location = _location(_yaml_path(problem, data)) or "(the whole spec)"
     if problem["type"] == "extra_forbidden":
         unknown = str(problem["loc"][-1])
-        close = difflib.get_close_matches(unknown, _all_field_names(model), n=1)
+        names = _all_field_names(model)
+        close = difflib.get_close_matches(unknown, names, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "take it out"
+        if unknown in names:
+            hint = "it is a setting of another section"
         return f"{location}: unknown key; {hint}"
     if problem["type"] == "missing":
         return f"{location}: is needed and not given"
@@ -128,6 +136,49 @@ def _describe(problem: ErrorDetails, model: type[BaseModel]) -> str:
     if problem["type"] == "value_error":
         return f"{location}: {message}"
     return f"{location}: {message[0].lower()}{message[1:]}, got {problem['input']!r}"
+
+
+def _of_the_closest_union_member(problems: list[ErrorDetails], data: Any) -> list[ErrorDetails]:
+    """Where one of several specs would do, keep the problems of the one that was meant.
+
+    That is the one with the fewest problems, a wrong constant such as `format` counting most.
+    """
+    unions: dict[tuple[str | int, ...], dict[str | int, int]] = {}
+    for problem in problems:
+        for place, tag in _union_tags(problem, data).items():
+            counts = unions.setdefault(place, {})
+            weight = WRONG_CONSTANT_WEIGHT if problem["type"] == "literal_error" else 1
+            counts[tag] = counts.get(tag, 0) + weight
+    closest = {place: min(counts, key=lambda t: counts[t]) for place, counts in unions.items()}
+    return [
+        problem
+        for problem in problems
+        if all(closest[place] == tag for place, tag in _union_tags(problem, data).items())
+    ]
+
+
+def _union_tags(problem: ErrorDetails, data: Any) -> dict[tuple[str | int, ...], str | int]:
+    """The parts of a problem's location that no YAML holds, by what stands before them.
+
+    pydantic names the member of a union that it tried, as in ``dataset.AnnotatedDataSpec.videos``.
+    """
+    tags: dict[tuple[str | int, ...], str | int] = {}
+    node, parts = data, problem["loc"]
+    names_a_key = problem["type"] in ("missing", "extra_forbidden")
+    for depth, part in enumerate(parts):
+        is_last = depth == len(parts) - 1
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+        elif not (is_last and names_a_key):
+            tags[parts[:depth]] = part
+    return tags
+
+
+def _yaml_path(problem: ErrorDetails, data: Any) -> list[str | int]:
+    tags = _union_tags(problem, data)
+    return [part for depth, part in enumerate(problem["loc"]) if problem["loc"][:depth] not in tags]
 
 
 def _location(parts: Iterable[str | int]) -> str:

@@ -1,10 +1,12 @@
-"""Content-addressed stages: what is made is never made again, and a plan says beforehand what will be.
+"""Content-addressed stages: what is made is never made again, and a plan says what will be.
 
-The key of a stage is the hash of its settings, the version of its code and the keys of its inputs. A stage
-whose folder under that key is committed is done, whoever made it and for whichever pipeline.
+The key of a stage is the hash of its name, its settings, the version of its code and the keys of
+its inputs. A stage whose folder under that key is committed is done, whoever made it and for
+whichever pipeline.
 """
 
 import datetime
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from tfn_platform.spec import spec_hash
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.tables import Contract, FeatureContract, Table
 
+NOTHING = "(nothing)"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -24,7 +28,7 @@ class Stage:
         name: such as ``extract`` or ``bmn/d32``.
         settings: everything in the spec that the results depend on, as JSON values.
         inputs: the stages whose results it reads.
-        version: raised by hand when the stage's code begins to make other results from equal inputs.
+        version: raised by hand when the code begins to make other results from equal inputs.
     """
 
     name: str
@@ -101,7 +105,7 @@ def remember(stages: Iterable[Stage], store: Store, *, pipeline: str) -> None:
 
 
 def run_stage(stage: Stage, store: Store, make: Callable[[StageFolder], Mapping[str, Any]]) -> bool:
-    """Make a stage unless it is made; commit it with the figures that `make` returns. True if it ran."""
+    """Make a stage unless it is made; commit it with the figures `make` returns. True if it ran."""
     folder = stage.folder(store)
     if folder.is_done:
         return False
@@ -119,7 +123,11 @@ def _why_it_runs(stage: Stage, previous: Mapping[str, Any] | None) -> str:
     reasons = []
     if previous["version"] != stage.version:
         reasons.append(f"its code changed (version {previous['version']} → {stage.version})")
-    reasons += _differences(previous["settings"], dict(stage.settings), "")
+    # Through JSON, as the record went: a tuple is a list there.
+    settings = json.loads(json.dumps(dict(stage.settings)))
+    differences = _differences(previous["settings"], settings, "")
+    if differences:
+        reasons.append(f"settings changed {', '.join(differences)}")
     now = {i.name: i.key for i in stage.inputs}
     before = previous["inputs"]
     changed = [name for name in now if before.get(name) != now[name]]
@@ -133,12 +141,13 @@ def _why_it_runs(stage: Stage, previous: Mapping[str, Any] | None) -> str:
 
 def _differences(before: Any, now: Any, path: str) -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        names = sorted({*before, *now})
         return [
             text
-            for name in names
+            for name in sorted({*before, *now})
             for text in _differences(
-                before.get(name), now.get(name), f"{path}.{name}" if path else name
+                before.get(name, NOTHING),
+                now.get(name, NOTHING),
+                f"{path}.{name}" if path else name,
             )
         ]
     return [] if before == now else [f"{path}: {before} → {now}"]

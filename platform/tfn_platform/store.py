@@ -17,16 +17,16 @@ DONE_FILE = "done.json"
 
 @dataclass(frozen=True)
 class Store:
-    """One storage root: a folder, ``s3://…`` or ``gs://…``. Cheap to pickle and to send to a worker."""
+    """One storage root: a folder, ``s3://…`` or ``gs://…``. Cheap to send to a worker."""
 
     root: str
 
     @classmethod
     def open(cls, root: str) -> "Store":
         """Make a store of a folder (relative ones are taken from the working folder) or a URI."""
-        if "://" in root:
+        if "://" in root and not root.startswith("file://"):
             return cls(root.rstrip("/"))
-        return cls(str(Path(root).expanduser().resolve()))
+        return cls(str(Path(root.removeprefix("file://")).expanduser().resolve()))
 
     @cached_property
     def _filesystem_and_base(self) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -50,11 +50,16 @@ class Store:
         return isinstance(self.filesystem, pyarrow.fs.LocalFileSystem)
 
     def path(self, relative: str) -> str:
-        """The path, for `filesystem`, of a name inside the root; one that leads out of it is refused."""
+        """The path, for `filesystem`, of a name inside the root; "" is the root itself.
+
+        Raises:
+            ValueError: the name is absolute or leads out of the root.
+        """
         parts = PurePosixPath(relative)
         if parts.is_absolute() or ".." in parts.parts:
             raise ValueError(f"a path must stay inside the storage root, got {relative!r}")
-        return f"{self._filesystem_and_base[1]}/{parts}"
+        base = self._filesystem_and_base[1]
+        return f"{base}/{parts}" if parts.parts else base
 
     def uri(self, relative: str) -> str:
         """The full name of a path inside the root, as a user would write it."""
@@ -66,7 +71,7 @@ class Store:
         return bool(info.type != pyarrow.fs.FileType.NotFound)
 
     def list_files(self, folder: str) -> list[str]:
-        """The names of the files directly in a folder, sorted; none when there is no such folder."""
+        """The names of the files right in a folder, sorted; none when there is no such folder."""
         selector = pyarrow.fs.FileSelector(self.path(folder), allow_not_found=True)
         infos = self.filesystem.get_file_info(selector)
         return sorted(
@@ -83,7 +88,7 @@ class Store:
     def write_bytes(self, relative: str, data: bytes | memoryview) -> None:
         """Write a file that appears whole or not at all, and overwrites one of the same name.
 
-        A folder gets a temporary file and a rename; an object store commits an object when it is closed.
+        A folder gets a temporary file and a rename; an object store shows an object once closed.
         """
         path = self.path(relative)
         if self.is_local:

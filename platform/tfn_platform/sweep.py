@@ -1,7 +1,8 @@
-"""Train a list of members as the trials of one Ray Tune run, each committed by itself when it is done.
+"""Train a list of members as the trials of one Ray Tune run; each commits itself when it is done.
 
-A member keeps its state in its own stage folder, so it continues after whatever killed it: its worker (Tune
-restarts the trial), the driver (the next run starts a trial for each member that is not committed), or both.
+A member keeps its state in its own stage folder, so it continues after whatever killed it: its
+worker (Tune restarts the trial), the driver (the next run starts a trial for each member that is
+not committed), or both.
 """
 
 import datetime
@@ -20,7 +21,6 @@ from tfn_platform.store import StageFolder, Store
 from tfn_platform.training import EpochReport
 
 MAX_FAILURES = 2
-METRIC_PREFIXES = ("training_", "validation_", "learning_rate")
 
 Report = Callable[[EpochReport], None]
 
@@ -59,7 +59,7 @@ def run_sweep(
         on_epoch: called in this process with a member's stage name and the figures of an epoch.
 
     Raises:
-        ResourceError: a member asks for more than any cluster node has.
+        ResourceError: a member asks for more than any machine of the cluster has.
         StageError: some members failed for good; the others are committed nevertheless.
     """
     for member in members:
@@ -100,11 +100,11 @@ def run_sweep(
 
 
 def _report_to_tune(report: EpochReport) -> None:
-    tune.report({"epoch": report.epoch, **report.metrics})
+    tune.report({"epoch": report.epoch, "metrics": report.metrics})
 
 
-def _resources(member: SweepMember) -> dict[str, float]:
-    return {"CPU": member.num_cpus, "GPU": member.num_gpus}
+def _resources(member: SweepMember) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([{"CPU": member.num_cpus, "GPU": member.num_gpus}])
 
 
 def _trial_name(trial: Trial) -> str:
@@ -120,5 +120,5 @@ class _Listener(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        metrics = {name: result[name] for name in result if name.startswith(METRIC_PREFIXES)}
-        self._on_epoch(trial.config["member"], EpochReport(int(result["epoch"]), metrics))
+        report = EpochReport(int(result["epoch"]), dict(result["metrics"]))
+        self._on_epoch(trial.config["member"], report)

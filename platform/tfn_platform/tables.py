@@ -1,4 +1,4 @@
-"""The tables that flow between jobs: their columns, and the contract that each carries in its metadata."""
+"""The tables that flow between jobs: their columns, and the contract in the metadata of each."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ CONTRACT_KEY = b"tfn.contract"
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name and columns. A list column of length 0 stands for a fixed length set by the spec."""
+    """A table's name and columns. A list column of length 0 has a fixed length set by the spec."""
 
     name: str
     schema: pa.Schema
@@ -66,6 +66,20 @@ class Table:
         if extra:
             raise TableError(f"{source}: {self.name} has no column {extra[0]!r}")
 
+    def conform(self, rows: pa.Table, *, source: str) -> pa.Table:
+        """Check rows and give them this table's order of columns.
+
+        Raises:
+            TableError: a column is missing, unknown, of another type, or has nulls.
+        """
+        self.check(rows.schema, source=source)
+        rows = rows.select(self.schema.names)
+        for name, column in zip(rows.schema.names, rows.columns, strict=True):
+            if column.null_count:
+                raise TableError(f"{source}: column {name!r} of {self.name} has empty values")
+        fields = [rows.schema.field(name).with_nullable(False) for name in rows.schema.names]
+        return rows.cast(pa.schema(fields, metadata=rows.schema.metadata))
+
 
 def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_fixed_size_list(expected):
@@ -93,7 +107,10 @@ VIDEOS = _table(
     size_bytes=pa.int64(),
     fingerprint=pa.string(),
 )
-ANNOTATIONS = _table("ANNOTATIONS", video_id=pa.string(), label=pa.string(), **_SEGMENT)
+# The subset stands here too: ground truth must be complete, and VIDEOS leaves out unusable files.
+ANNOTATIONS = _table(
+    "ANNOTATIONS", video_id=pa.string(), subset=pa.string(), label=pa.string(), **_SEGMENT
+)
 QUARANTINE = _table(
     "QUARANTINE",
     video_id=pa.string(),
@@ -191,7 +208,7 @@ class Contract:
 
     @classmethod
     def from_schema(cls, schema: pa.Schema, *, source: str) -> "Contract":
-        """Read a contract back; raise TableError where there is none or it is of another version."""
+        """Read a contract back; raise TableError if there is none or it is of another version."""
         metadata = schema.metadata or {}
         if CONTRACT_KEY not in metadata:
             raise TableError(f"{source}: carries no contract: it was not written by this program")
@@ -210,9 +227,13 @@ class Contract:
         )
 
 
-def check_feature_contract(actual: FeatureContract, expected: FeatureContract, *, source: str) -> None:
+def check_feature_contract(
+    actual: FeatureContract, expected: FeatureContract, *, source: str
+) -> None:
     """Refuse features made in another way than expected, naming every field that differs."""
     got, want = actual.model_dump(), expected.model_dump()
-    differing = [f"{name}: {got[name]!r}, needed {want[name]!r}" for name in want if got[name] != want[name]]
+    differing = [
+        f"{name}: {got[name]!r}, needed {want[name]!r}" for name in want if got[name] != want[name]
+    ]
     if differing:
         raise TableError(f"{source}: features of another contract: {'; '.join(differing)}")

@@ -1,12 +1,14 @@
 """MLflow: one parent run a pipeline, one nested run a member, the same metric names everywhere.
 
-Only the driver writes, so that a SQLite database has one writer. Runs are found again by their tags: whatever
-is repeated after a crash goes on in the run that is already there. A tracking server that is away costs a
-warning, never the work: `publish` in the jobs fills in what is missing from the stage folders.
+Only the driver writes, so that a SQLite database has one writer. Runs are found again by their
+tags: whatever is repeated after a crash goes on in the run that is already there. A tracking server
+that is away costs a warning, never the work: `publish` in the jobs fills in what is missing from
+the stage folders.
 """
 
 import logging
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +20,6 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from mlflow.utils.time import get_current_time_millis
 
 from tfn_platform.stages import Stage
 from tfn_platform.store import Store
@@ -27,13 +28,19 @@ from tfn_platform.training import EpochReport
 LOGGER = logging.getLogger(__name__)
 KEY_TAG = "tfn.key"
 MAX_PARAMETER_LENGTH = 500
+MAX_PARAMETERS_PER_REQUEST = 100
+
+
+def default_tracking_folder(store: Store) -> Path:
+    """The storage root if it is a folder; else, in the home folder of who runs the driver."""
+    folder = Path(store.root) if store.is_local else Path.home() / ".tfn"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def default_tracking_uri(store: Store) -> str:
-    """SQLite inside a local storage root; for a remote root, in the home folder of who runs the driver."""
-    folder = Path(store.root) if store.is_local else Path.home() / ".tfn"
-    folder.mkdir(parents=True, exist_ok=True)
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    """A SQLite database, which needs no server."""
+    return f"sqlite:///{default_tracking_folder(store) / 'mlflow.db'}"
 
 
 @dataclass
@@ -46,7 +53,9 @@ class Tracking:
     _runs: dict[str, "TrackedRun"] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, uri: str, *, experiment: str, artifacts: str, pipeline: str, key: str) -> "Tracking":
+    def open(
+        cls, uri: str, *, experiment: str, artifacts: str, pipeline: str, key: str
+    ) -> "Tracking":
         """Find or make the experiment and the parent run of a pipeline.
 
         Args:
@@ -78,11 +87,13 @@ class Tracking:
         if stage.key not in self._runs:
             run = _find_run(self.client, self.experiment_id, stage.key, parent=self.parent_run_id)
             if run is None:
-                run = self._create(stage, family=family, settings=settings)
-            self._runs[stage.key] = TrackedRun.reopen(self.client, run)
+                run = self._create(stage, family=family)
+            tracked = TrackedRun.reopen(self.client, run)
+            tracked.log_parameters({"family": family, **settings})
+            self._runs[stage.key] = tracked
         return self._runs[stage.key]
 
-    def _create(self, stage: Stage, *, family: str, settings: Mapping[str, Any]) -> Run:
+    def _create(self, stage: Stage, *, family: str) -> Run:
         tags = {
             KEY_TAG: stage.key,
             MLFLOW_PARENT_RUN_ID: self.parent_run_id,
@@ -90,13 +101,7 @@ class Tracking:
             "tfn.family": family,
             "tfn.spec_hash": stage.key,
         }
-        run = self.client.create_run(self.experiment_id, run_name=stage.name, tags=tags)
-        parameters = [
-            Param(name, str(value)[:MAX_PARAMETER_LENGTH])
-            for name, value in flatten({"family": family, **settings}).items()
-        ]
-        self.client.log_batch(run.info.run_id, params=parameters)
-        return run
+        return self.client.create_run(self.experiment_id, run_name=stage.name, tags=tags)
 
 
 @dataclass
@@ -122,7 +127,21 @@ class TrackedRun:
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         """Set final figures."""
-        self._log(metrics, step=0)
+        known = self.client.get_run(self.run_id).data.metrics
+        new = {name: value for name, value in metrics.items() if known.get(name) != float(value)}
+        self._log(new, step=0)
+
+    def log_parameters(self, settings: Mapping[str, Any]) -> None:
+        """Set parameters, nested ones under dotted names; those that a run has never change."""
+        known = self.client.get_run(self.run_id).data.params
+        parameters = [
+            Param(name, str(value)[:MAX_PARAMETER_LENGTH])
+            for name, value in flatten(settings).items()
+            if name not in known
+        ]
+        for start in range(0, len(parameters), MAX_PARAMETERS_PER_REQUEST):
+            batch = parameters[start : start + MAX_PARAMETERS_PER_REQUEST]
+            self.client.log_batch(self.run_id, params=batch)
 
     def log_figure(self, name: str, figure: Figure) -> None:
         """Keep a picture, under ``figures/``."""
@@ -149,18 +168,20 @@ class TrackedRun:
         return bool(self.client.get_run(self.run_id).info.status == "FINISHED")
 
     def _log(self, metrics: Mapping[str, float], *, step: int) -> None:
-        now = get_current_time_millis()
+        now = time.time_ns() // 1_000_000
         entries = [Metric(name, float(value), now, step) for name, value in metrics.items()]
         self.client.log_batch(self.run_id, metrics=entries)
 
 
 @contextmanager
 def tolerate_absence(what: str) -> Iterator[None]:
-    """Let the work go on when the tracking server does not answer: warn, and leave it to a later publish."""
+    """Let the work go on when the tracking server is away: warn; a later publish fills in."""
     try:
         yield
     except (MlflowException, OSError) as error:
-        LOGGER.warning("tracking: %s could not be logged (%s); a later run will fill it in", what, error)
+        LOGGER.warning(
+            "tracking: %s could not be logged (%s); a later run will fill it in", what, error
+        )
 
 
 def guarded(log: Callable[[], None], what: str) -> None:
@@ -180,7 +201,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _find_run(client: MlflowClient, experiment_id: str, key: str, *, parent: str | None) -> Run | None:
+def _find_run(
+    client: MlflowClient, experiment_id: str, key: str, *, parent: str | None
+) -> Run | None:
     query = f"tags.`{KEY_TAG}` = '{key}'"
     if parent:
         query += f" and tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"

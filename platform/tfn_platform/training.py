@@ -1,7 +1,8 @@
-"""The one training loop. A family gives it a model, batches and a loss; it gives back the best weights.
+"""The one training loop. A family gives it a model, batches and a loss, and gets the best weights.
 
-It is resumable to the bit: everything random in an epoch is seeded from (seed, epoch), and the state is saved
-at the end of each epoch, so that a training that was killed ends with the weights it would have had undisturbed.
+It is resumable to the bit: everything random in an epoch is seeded from (seed, epoch), and the
+state is saved at the end of each epoch, so that a training that was killed ends with the weights
+that it would have had undisturbed.
 """
 
 import copy
@@ -40,7 +41,7 @@ class TrainingSettings(Spec):
     gradient_clip_norm: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     num_threads: int = Field(1, ge=1)
-    """CPU threads of torch in the process that trains; results are reproducible for a fixed number."""
+    """CPU threads of torch in the process that trains; results depend on their number."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,10 @@ class TrainingTask(Generic[Batch]):
     """What a family brings to the loop.
 
     Attributes:
-        training_batches: epoch -> its batches, the same ones whenever it is asked for the same epoch.
+        training_batches: epoch -> its batches, the same ones whenever asked for the same epoch.
         num_batches: batches an epoch.
         validation_batches: the batches that the best epoch is chosen on; may be empty.
-        compute_loss: (model, batch, generator) -> loss; the generator is seeded from seed and epoch.
+        compute_loss: (model, batch, generator) -> loss; the generator comes from seed and epoch.
     """
 
     training_batches: Callable[[int], Iterable[Batch]]
@@ -93,7 +94,7 @@ def train(
     on_epoch: Callable[[EpochReport], None],
     writes: bool = True,
 ) -> list[EpochReport]:
-    """Train `model` in place and leave it with the weights of the best epoch (lowest validation loss).
+    """Train `model` in place and leave it with the best epoch's weights (lowest validation loss).
 
     The state is kept in `folder` after each epoch, and an earlier state found there is continued.
 
@@ -140,7 +141,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def best_epoch(history: list[EpochReport]) -> EpochReport | None:
-    """The epoch whose weights are kept: lowest validation loss, the last one if there is no validation."""
+    """The epoch whose weights are kept: lowest validation loss, without validation the last."""
     if not history:
         return None
     if "validation_loss" not in history[-1].metrics:
@@ -154,7 +155,9 @@ class _Progress:
     best_weights: dict[str, torch.Tensor] | None = None
 
     @classmethod
-    def load(cls, folder: StageFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> "_Progress":
+    def load(
+        cls, folder: StageFolder, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> "_Progress":
         if not folder.store.exists(folder.training_state):
             return cls()
         state = load_torch(folder.store, folder.training_state)
@@ -206,16 +209,16 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         loss = task.compute_loss(model, batch, generator)
-        if not torch.isfinite(loss.total):
-            raise StageError(
-                f"the training loss became {float(loss.total)} in epoch {epoch}, batch {position}; "
-                f"a lower learning_rate than {settings.learning_rate} would do"
-            )
+        figures = _finite_figures(
+            loss,
+            where=f"training loss in epoch {epoch}, batch {position}",
+            hint=f"a lower learning_rate than {settings.learning_rate:g} may help",
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip_norm)
         optimizer.step()
-        mean.add({"loss": loss.total.detach().item(), **loss.parts})
+        mean.add(figures)
     return mean.value("training_") | {"learning_rate": learning_rate}
 
 
@@ -226,8 +229,20 @@ def _validate(model: nn.Module, task: TrainingTask[Batch], *, seed: int) -> dict
     mean = _RunningMean()
     for batch in task.validation_batches():
         loss = task.compute_loss(model, batch, generator)
-        mean.add({"loss": loss.total.item(), **loss.parts})
+        hint = "a lower learning_rate may help"
+        mean.add(_finite_figures(loss, where="validation loss", hint=hint))
     return mean.value("validation_")
+
+
+def _finite_figures(loss: LossReport, *, where: str, hint: str) -> dict[str, float]:
+    """The numbers of a loss; a NaN among them would make the choice of the best epoch arbitrary."""
+    figures = {"loss": loss.total.item(), **loss.parts}
+    bad = ", ".join(
+        f"{name} {value}" for name, value in figures.items() if not math.isfinite(value)
+    )
+    if bad:
+        raise StageError(f"{where} must be finite, got {bad}; {hint}")
+    return figures
 
 
 def learning_rate_factor(settings: TrainingSettings, step: int, total_steps: int) -> float:

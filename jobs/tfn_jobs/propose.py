@@ -1,0 +1,231 @@
+"""Job: fuse the boundary maps of all BMNs with learned weights and decode them to PROPOSALS (paper, section 2.2).
+
+The weights for an evaluation video are fitted on the other folds; training videos, which only feed the
+refiners, get the mean of all folds' weights.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tfn_models.bmn.decode import Scoring, decode_proposals
+from tfn_models.bmn.targets import bmn_targets
+from tfn_models.boundary_maps import BoundaryMaps, unpack_valid_cells
+from tfn_models.fusion.boundary_maps import (
+    MapWeights,
+    fit_map_weights,
+    fuse_boundary_maps,
+    resize_boundary_maps,
+    uniform_map_weights,
+)
+from tfn_models.nms import DETECTION_NMS, RECALL_NMS, SoftNms, soft_nms
+from tfn_platform.map_table import map_rows
+from tfn_platform.parquet import read_part, write_table
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import BOUNDARY_MAPS, PROPOSALS
+
+from tfn_jobs.bmn_member import VIDEOS_PER_PART, segments_in_extent
+from tfn_jobs.console import with_progress
+from tfn_jobs.folds import assign_folds
+from tfn_jobs.member_data import MemberData, batches
+from tfn_jobs.pipeline_spec import FusionSpec
+from tfn_jobs.proposal_tables import FUSED, MEAN, VideoProposals, proposal_rows, ranked_for
+from tfn_jobs.weights_file import write_weights
+
+MAP_NAMES = ("start", "end", "classification", "regression")
+# Proposals are ranked for recall (AR, AUC) and for detection (mAP, refiners) by different scores.
+NMS: dict[Scoring, SoftNms] = {"detection": DETECTION_NMS, "recall": RECALL_NMS}
+
+
+@dataclass(frozen=True)
+class ProposeJob:
+    """What the job reads and writes; `members` are the trained BMNs, `baselines` untrained ones."""
+
+    fusion: FusionSpec
+    stage: Stage
+    folder: StageFolder
+    data: MemberData
+    members: Mapping[str, StageFolder]
+    baselines: Mapping[str, StageFolder]
+
+
+def propose(job: ProposeJob) -> dict[str, int]:
+    """Write PROPOSALS: fused ones of all videos; each member's, each baseline's and the mean's of those scored.
+
+    Returns:
+        Figures for the commit.
+    """
+    data = job.data
+    evaluated = data.of_subset(data.evaluation_subset)
+    names = [data.videos[v].video_id for v in evaluated]
+    folds = assign_folds(names, job.fusion.num_folds, seed=data.seed)
+    fold_weights = _fit_folds(job, evaluated, folds)
+    mean_weights = _mean_weights(fold_weights)
+    spans = _spans(data, folds)
+    decode = _DecodePart(
+        job.fusion, job.members, job.baselines, spans, fold_weights, mean_weights
+    )
+    results = map_rows([{"item": part} for part in range(len(spans))], decode)
+    for result in with_progress(results, total=len(spans), what="propose", unit="part"):
+        table = pa.ipc.open_stream(result["table"]).read_all()
+        contract = job.stage.contract(PROPOSALS)
+        write_table(job.folder, PROPOSALS, table, contract=contract, part=result["part"])
+    learned = {
+        f"boundary maps: {name}": (list(job.members), getattr(mean_weights, name))
+        for name in MAP_NAMES
+    }
+    write_weights(job.folder, learned)
+    return {"videos": len(data.videos)}
+
+
+def _fit_folds(
+    job: ProposeJob, evaluated: Sequence[int], folds: Mapping[str, int]
+) -> list[MapWeights]:
+    """The weights for each fold, fitted on videos of all the others."""
+    data, num_bins = job.data, job.fusion.num_bins
+    chosen = _subsample(evaluated, job.fusion.max_fitting_videos, seed=data.seed)
+    maps = {name: _read_maps(folder, chosen, data) for name, folder in job.members.items()}
+    weights = []
+    for fold in range(job.fusion.num_folds):
+        fitted_on = [v for v in chosen if folds[data.videos[v].video_id] != fold]
+        members = [_stack([of_video[v] for v in fitted_on], num_bins) for of_video in maps.values()]
+        segments = [segments_in_extent(data, v, min_seconds=0.0) for v in fitted_on]
+        targets = bmn_targets(segments, num_bins=num_bins)
+        weights.append(fit_map_weights(members, targets, seed=data.seed))
+    return weights
+
+
+def _subsample(videos: Sequence[int], limit: int, *, seed: int) -> list[int]:
+    chosen = np.random.default_rng(seed).permutation(len(videos))[:limit]
+    return [videos[position] for position in sorted(chosen)]
+
+
+def _read_maps(
+    folder: StageFolder, videos: Sequence[int], data: MemberData
+) -> dict[int, BoundaryMaps]:
+    """The maps of some videos, by their index."""
+    maps = {}
+    for part in sorted({v // VIDEOS_PER_PART for v in videos}):
+        of_part = dict(_maps_of_part(folder, part))
+        for v in videos:
+            if v // VIDEOS_PER_PART == part:
+                maps[v] = of_part[data.videos[v].video_id]
+    return maps
+
+
+def _maps_of_part(folder: StageFolder, part: int) -> Iterator[tuple[str, BoundaryMaps]]:
+    for row in read_part(folder, BOUNDARY_MAPS, part).to_pylist():
+        yield (
+            row["video_id"],
+            BoundaryMaps(
+                start=torch.tensor(row["start"])[None],
+                end=torch.tensor(row["end"])[None],
+                classification=unpack_valid_cells(torch.tensor(row["classification"]))[None],
+                regression=unpack_valid_cells(torch.tensor(row["regression"]))[None],
+            ),
+        )
+
+
+def _stack(maps: Sequence[BoundaryMaps], num_bins: int) -> BoundaryMaps:
+    resized = [resize_boundary_maps(one, num_bins) for one in maps]
+    return BoundaryMaps(*(torch.cat([getattr(m, n) for m in resized]) for n in MAP_NAMES))
+
+
+def _mean_weights(weights: Sequence[MapWeights]) -> MapWeights:
+    return MapWeights(
+        *(torch.stack([getattr(w, name) for w in weights]).mean(0) for name in MAP_NAMES)
+    )
+
+
+@dataclass(frozen=True)
+class _VideoSpan:
+    """A video's name, the span of its bins and its own length in seconds, and its fold (None: training)."""
+
+    video_id: str
+    extent_seconds: float
+    video_seconds: float
+    fold: int | None
+
+
+@dataclass(frozen=True)
+class _DecodePart:
+    """Fuses and decodes the videos of one part of the members' maps; runs in a task."""
+
+    fusion: FusionSpec
+    members: Mapping[str, StageFolder]
+    baselines: Mapping[str, StageFolder]
+    spans: Sequence[Sequence[_VideoSpan]]
+    fold_weights: Sequence[MapWeights]
+    mean_weights: MapWeights
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A part's number in, its rows of PROPOSALS as an Arrow stream out."""
+        torch.set_num_threads(1)
+        part = int(row["item"])
+        members = {name: dict(_maps_of_part(f, part)) for name, f in self.members.items()}
+        baselines = {name: dict(_maps_of_part(f, part)) for name, f in self.baselines.items()}
+        proposals: dict[str, dict[str, VideoProposals]] = {}
+        for span in self.spans[part]:
+            own = {name: of_video[span.video_id] for name, of_video in members.items()}
+            untrained = {name: of_video[span.video_id] for name, of_video in baselines.items()}
+            for name, maps in self._to_decode(span, own, untrained).items():
+                for scoring in NMS:
+                    videos = proposals.setdefault(ranked_for(name, scoring), {})
+                    videos[span.video_id] = self._decode(maps, span, scoring)
+        sink = pa.BufferOutputStream()
+        table = proposal_rows(proposals)
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return {"part": part, "table": sink.getvalue().to_pybytes()}
+
+    def _to_decode(
+        self,
+        span: _VideoSpan,
+        members: Mapping[str, BoundaryMaps],
+        baselines: Mapping[str, BoundaryMaps],
+    ) -> dict[str, BoundaryMaps]:
+        """The fused maps of every video; for those that are scored also what they are compared with."""
+        every, num_bins = list(members.values()), self.fusion.num_bins
+        if span.fold is None:
+            return {FUSED: fuse_boundary_maps(every, self.mean_weights, num_bins=num_bins)}
+        weights = self.fold_weights[span.fold]
+        uniform = uniform_map_weights(len(every))
+        return {
+            FUSED: fuse_boundary_maps(every, weights, num_bins=num_bins),
+            MEAN: fuse_boundary_maps(every, uniform, num_bins=num_bins),
+            **members,
+            **baselines,
+        }
+
+    def _decode(self, maps: BoundaryMaps, span: _VideoSpan, scoring: Scoring) -> VideoProposals:
+        decoded = decode_proposals(
+            maps,
+            scoring=scoring,
+            extent_seconds=span.extent_seconds,
+            video_seconds=span.video_seconds,
+        )
+        settings = replace(NMS[scoring], max_outputs=self.fusion.proposals_per_video)
+        kept = soft_nms(
+            decoded.segments, decoded.scores, settings=settings, video_length=span.video_seconds
+        )
+        return VideoProposals(decoded.segments[kept.indices], kept.scores)
+
+
+def _spans(data: MemberData, folds: Mapping[str, int]) -> list[list[_VideoSpan]]:
+    """What decoding has to know of the videos of each part."""
+    return [
+        [
+            _VideoSpan(
+                data.videos[v].video_id,
+                data.extent_seconds(v),
+                min(data.videos[v].duration_seconds, data.extent_seconds(v)),
+                folds.get(data.videos[v].video_id),
+            )
+            for v in indices
+        ]
+        for indices in batches(range(len(data.videos)), VIDEOS_PER_PART)
+    ]
