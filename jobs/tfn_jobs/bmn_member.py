@@ -5,16 +5,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from tfn_models.bmn.loss import bmn_loss
-from tfn_models.bmn.model import BmnConfig, build_bmn
-from tfn_models.bmn.targets import bmn_targets
-from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, pack_valid_cells
-from tfn_models.layers.resize import resize_sequence
-from tfn_platform.parquet import write_table
-from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import BOUNDARY_MAPS
-from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 from torch import nn
 
 from tfn_jobs.member_data import (
@@ -27,6 +17,16 @@ from tfn_jobs.member_data import (
 )
 from tfn_jobs.member_specs import BmnSpec
 from tfn_jobs.reporting import OnEpoch
+from tfn_models.bmn.loss import bmn_loss
+from tfn_models.bmn.model import BmnConfig, build_bmn
+from tfn_models.bmn.targets import bmn_targets
+from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, pack_valid_cells
+from tfn_models.layers.resize import resize_sequence
+from tfn_platform.parquet import write_table
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import BOUNDARY_MAPS
+from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 
 VIDEOS_PER_PART = 256
 
@@ -115,12 +115,8 @@ def _task(
     )
 
 
-def _batch(
-    spec: BmnSpec, data: MemberData, indices: list[int], device: torch.device
-) -> BmnBatch:
-    segments = [
-        segments_in_extent(data, v, min_seconds=spec.min_segment_seconds) for v in indices
-    ]
+def _batch(spec: BmnSpec, data: MemberData, indices: list[int], device: torch.device) -> BmnBatch:
+    segments = [segments_in_extent(data, v, min_seconds=spec.min_segment_seconds) for v in indices]
     targets = bmn_targets(segments, num_bins=spec.num_bins)
     return BmnBatch(_resized(spec, data, indices).to(device), targets.to(device))
 

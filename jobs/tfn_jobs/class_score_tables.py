@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import torch
+
 from tfn_platform.feature_index import list_matrix
 from tfn_platform.parquet import read_table
 from tfn_platform.store import StageFolder
@@ -12,7 +13,7 @@ from tfn_platform.tables import CLASS_SCORES
 
 
 def class_score_rows(video_ids: Sequence[str], logits: Mapping[str, torch.Tensor]) -> pa.Table:
-    """member -> logits [V, K] of the videos, as a table."""
+    """Member -> logits [V, K] of the videos, as a table."""
     num_classes = next(iter(logits.values())).shape[1]
     flat = np.concatenate([values.float().numpy().ravel() for values in logits.values()])
     columns = {

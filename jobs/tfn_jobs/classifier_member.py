@@ -5,13 +5,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import torch
-from tfn_models.classifier.loss import classifier_loss
-from tfn_models.classifier.model import ClassifierConfig, build_classifier
-from tfn_platform.parquet import write_table
-from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import CLASS_SCORES
-from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 from torch import nn
 
 from tfn_jobs.member_data import (
@@ -25,6 +18,13 @@ from tfn_jobs.member_data import (
 )
 from tfn_jobs.member_specs import ClassifierSpec
 from tfn_jobs.reporting import OnEpoch
+from tfn_models.classifier.loss import classifier_loss
+from tfn_models.classifier.model import ClassifierConfig, build_classifier
+from tfn_platform.parquet import write_table
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import CLASS_SCORES
+from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 
 
 @dataclass(frozen=True)

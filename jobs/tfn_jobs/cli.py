@@ -106,11 +106,10 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the runs of a storage root, reachable from this machine only."""
+    from tfn_jobs.pipeline_spec import PipelineSpec
     from tfn_platform.spec import load_spec
     from tfn_platform.store import Store
     from tfn_platform.tracking import default_tracking_uri
-
-    from tfn_jobs.pipeline_spec import PipelineSpec
 
     uri = load_spec(PipelineSpec, spec).tracking.uri if spec else None
     uri = uri or default_tracking_uri(Store.open(root))
@@ -146,9 +145,7 @@ def submit(
     if spec is None:
         raise typer.BadParameter("name a SPEC to send, or use --follow ID or --stop ID")
     _check_before_sending(spec, overrides)
-    raise typer.Exit(
-        submit_pipeline(spec, address=address, root=root, overrides=overrides or [])
-    )
+    raise typer.Exit(submit_pipeline(spec, address=address, root=root, overrides=overrides or []))
 
 
 @app.command()
@@ -180,7 +177,9 @@ def data_synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to fill; must be new or empty.")],
     num_training: Annotated[int, typer.Option(min=0, help="Training videos.")] = 360,
     num_validation: Annotated[int, typer.Option(min=0, help="Validation videos.")] = 60,
-    damaged_share: Annotated[float, typer.Option(min=0, max=1, help="Share of spoilt files.")] = 0.0,
+    damaged_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of spoilt files.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Fixes every byte.")] = 0,
 ) -> None:
     """Render a data set of six motions that no single frame tells apart."""
@@ -200,11 +199,10 @@ def data_synthesize(
 
 def _open(spec_path: Path, root: str, overrides: list[str] | None) -> "Pipeline":
     """Check the spec and the data set; nothing expensive has started when this fails."""
-    from tfn_platform.spec import load_spec
-    from tfn_platform.store import Store
-
     from tfn_jobs.pipeline import Pipeline
     from tfn_jobs.pipeline_spec import PipelineSpec
+    from tfn_platform.spec import load_spec
+    from tfn_platform.store import Store
 
     spec = load_spec(PipelineSpec, spec_path, overrides=overrides or [])
     return Pipeline.open(spec, Store.open(root))
@@ -212,9 +210,8 @@ def _open(spec_path: Path, root: str, overrides: list[str] | None) -> "Pipeline"
 
 def _check_before_sending(spec_path: Path, overrides: list[str] | None) -> None:
     """A mistake in the spec is told here, not in the log of a job on a cluster."""
-    from tfn_platform.spec import load_spec
-
     from tfn_jobs.pipeline_spec import PipelineSpec
+    from tfn_platform.spec import load_spec
 
     load_spec(PipelineSpec, spec_path, overrides=overrides or [])
 

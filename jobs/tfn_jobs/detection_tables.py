@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import torch
-from tfn_models.fusion.detections import combine_detections
-from tfn_platform.tables import DETECTIONS
 
 from tfn_jobs.pipeline_spec import FusionSpec
 from tfn_jobs.proposal_tables import VideoProposals
+from tfn_models.fusion.detections import combine_detections
+from tfn_platform.tables import DETECTIONS
 
 DETECTIONS_FILE = "detections.json"
 

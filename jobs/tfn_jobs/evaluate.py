@@ -6,13 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import torch
-from tfn_models.metrics.classification import top_k_accuracy
-from tfn_models.metrics.columns import TIOUS
-from tfn_models.metrics.detection_map import DetectionMap, detection_map
-from tfn_models.metrics.proposal_recall import ProposalRecall, proposal_recall
-from tfn_platform.parquet import content_hash, read_table
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import DETECTIONS, PROPOSALS
 
 from tfn_jobs.class_score_tables import logits_of
 from tfn_jobs.detection_tables import detect
@@ -29,6 +22,13 @@ from tfn_jobs.proposal_tables import (
     ranked_for,
 )
 from tfn_jobs.weights_file import read_weights
+from tfn_models.metrics.classification import top_k_accuracy
+from tfn_models.metrics.columns import TIOUS
+from tfn_models.metrics.detection_map import DetectionMap, detection_map
+from tfn_models.metrics.proposal_recall import ProposalRecall, proposal_recall
+from tfn_platform.parquet import content_hash, read_table
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import DETECTIONS, PROPOSALS
 
 RECALL_POINTS = (1, 5, 10, 100)
 Proposals = Mapping[str, VideoProposals]
@@ -106,7 +106,12 @@ class _Scorer:
         logits = logits_of(folder, self.video_ids)
         found = self._detections(logits, proposals_of(self.refined, FUSED))
         return _row(
-            f"classifier/{name}", "classifier", folder, self._accuracy(logits), num_classes=self._num_classes, detection=found
+            f"classifier/{name}",
+            "classifier",
+            folder,
+            self._accuracy(logits),
+            num_classes=self._num_classes,
+            detection=found,
         )
 
     def bmn(self, name: str, folder: StageFolder) -> EvaluationRow:
@@ -175,7 +180,9 @@ class _Scorer:
         recall = self._recall(proposals_of(self.proposed, ranked_for(member, "recall")))
         ranked = proposals_of(self.proposed, ranked_for(member, "detection"))
         found = self._detections(logits, ranked)
-        return _row(row, family, folder, {}, num_classes=self._num_classes, recall=recall, detection=found)
+        return _row(
+            row, family, folder, {}, num_classes=self._num_classes, recall=recall, detection=found
+        )
 
     def _refined_row(
         self, row: str, family: Family, folder: StageFolder, member: str, classes: str

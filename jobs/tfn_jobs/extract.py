@@ -14,6 +14,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+
+from tfn_jobs.console import progress_bar
+from tfn_jobs.pipeline_spec import PipelineSpec
+from tfn_jobs.training_clips import center_square
 from tfn_models.backbones import pick_backbone
 from tfn_models.backbones.frames import normalize_frames
 from tfn_models.backbones.slowfast import build_slowfast
@@ -27,10 +31,6 @@ from tfn_platform.store import StageFolder
 from tfn_platform.tables import FEATURES, QUARANTINE, VIDEOS, FeatureContract
 from tfn_platform.training import set_determinism
 from tfn_platform.video import FrameChunk, SamplingGrid, VideoError, iter_chunks
-
-from tfn_jobs.console import progress_bar
-from tfn_jobs.pipeline_spec import PipelineSpec
-from tfn_jobs.training_clips import center_square
 
 VIDEOS_PER_PART = 64
 CLIPS_PER_CHUNK = 16
@@ -61,11 +61,11 @@ def extract(job: ExtractJob) -> dict[str, int]:
     """
     videos, _ = read_table(job.prepared, VIDEOS)
     rows = sorted(videos.to_pylist(), key=lambda row: row["video_id"])
-    parts = [rows[begin : begin + VIDEOS_PER_PART] for begin in range(0, len(rows), VIDEOS_PER_PART)]
+    parts = [
+        rows[begin : begin + VIDEOS_PER_PART] for begin in range(0, len(rows), VIDEOS_PER_PART)
+    ]
     made = set(job.folder.store.list_files(job.folder.table("features")))
-    missing = {
-        number: part for number, part in enumerate(parts) if part_name(number) not in made
-    }
+    missing = {number: part for number, part in enumerate(parts) if part_name(number) not in made}
     todo = [{**video, "part": number} for number, part in missing.items() for video in part]
     contract = feature_contract(job)
     done = len(rows) - len(todo)
@@ -242,7 +242,9 @@ class _VideoProgress:
 class _Collector:
     """Gathers chunks of features into videos and videos into parts, and writes each part when it is whole."""
 
-    def __init__(self, job: ExtractJob, contract: FeatureContract, part_sizes: dict[int, int]) -> None:
+    def __init__(
+        self, job: ExtractJob, contract: FeatureContract, part_sizes: dict[int, int]
+    ) -> None:
         self._job = job
         self._contract = contract
         self._part_sizes = part_sizes
@@ -283,7 +285,9 @@ class _Collector:
             schema=QUARANTINE.schema,
         )
         # FEATURES last: its part is what says that the part is made.
-        write_table(folder, QUARANTINE, quarantine, contract=stage.contract(QUARANTINE), part=number)
+        write_table(
+            folder, QUARANTINE, quarantine, contract=stage.contract(QUARANTINE), part=number
+        )
         write_table(
             folder,
             FEATURES,

@@ -2,6 +2,7 @@
 
 import io
 import re
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -33,7 +34,8 @@ CLASS_COLORS = (
 HALF_WIDTH_INCHES, FULL_WIDTH_INCHES = 5.0, 10.2
 MAX_LABEL_LENGTH = 28
 
-STYLE = {
+# Any: how matplotlib types its settings differs from version to version.
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.0,
     "text.color": INK,

@@ -10,6 +10,20 @@ import numpy as np
 import ray.train
 import ray.train.torch
 import torch
+from torch import nn
+
+from tfn_jobs.console import progress_bar
+from tfn_jobs.labelled_videos import LabelledVideos, read_labelled_videos
+from tfn_jobs.pipeline_spec import BackboneSpec, ClipsSpec, FinetuneSpec, PipelineSpec
+from tfn_jobs.reporting import OnEpoch
+from tfn_jobs.training_clips import (
+    ClipBatch,
+    ClipGeometry,
+    SegmentVisit,
+    draw_epoch,
+    read_batches,
+    spread_evenly,
+)
 from tfn_models.backbones import pick_backbone
 from tfn_models.backbones.augment import AugmentConfig, augment_frames
 from tfn_models.backbones.frames import normalize_frames
@@ -28,20 +42,6 @@ from tfn_platform.training import (
     best_epoch,
     set_determinism,
     train,
-)
-from torch import nn
-
-from tfn_jobs.console import progress_bar
-from tfn_jobs.labelled_videos import LabelledVideos, read_labelled_videos
-from tfn_jobs.pipeline_spec import BackboneSpec, ClipsSpec, FinetuneSpec, PipelineSpec
-from tfn_jobs.reporting import OnEpoch
-from tfn_jobs.training_clips import (
-    ClipBatch,
-    ClipGeometry,
-    SegmentVisit,
-    draw_epoch,
-    read_batches,
-    spread_evenly,
 )
 
 MAX_FAILURES = 2

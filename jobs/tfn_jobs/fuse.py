@@ -7,16 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import torch
-from tfn_models.fusion.class_scores import fit_class_weights, fuse_class_scores
-from tfn_models.fusion.proposals import RefinedVideo, fit_refiner_weights, fuse_refined
-from tfn_models.fusion.weights import uniform_weights
-from tfn_models.nms import DETECTION_NMS, soft_nms
-from tfn_platform.parquet import content_hash, read_table, write_table
-from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import CLASS_SCORES, DETECTIONS, PROPOSALS
 
 from tfn_jobs.class_score_tables import class_score_rows, logits_of
 from tfn_jobs.detection_tables import DETECTIONS_FILE, activitynet_json, detect
@@ -32,6 +23,14 @@ from tfn_jobs.proposal_tables import (
     ranked_for,
 )
 from tfn_jobs.weights_file import write_weights
+from tfn_models.fusion.class_scores import fit_class_weights, fuse_class_scores
+from tfn_models.fusion.proposals import RefinedVideo, fit_refiner_weights, fuse_refined
+from tfn_models.fusion.weights import uniform_weights
+from tfn_models.nms import DETECTION_NMS, soft_nms
+from tfn_platform.parquet import content_hash, read_table, write_table
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import CLASS_SCORES, DETECTIONS, PROPOSALS
 
 Proposals = Mapping[str, VideoProposals]
 
@@ -130,9 +129,7 @@ def _id(job: FuseJob, video: int) -> str:
     return job.data.videos[video].video_id
 
 
-def _refined_video(
-    job: FuseJob, video: int, by_member: Mapping[str, Proposals]
-) -> RefinedVideo:
+def _refined_video(job: FuseJob, video: int, by_member: Mapping[str, Proposals]) -> RefinedVideo:
     own = [proposals[_id(job, video)] for proposals in by_member.values()]
     return RefinedVideo(
         torch.stack([p.segments for p in own]),
@@ -145,7 +142,5 @@ def _suppress(job: FuseJob, video: int, proposals: VideoProposals) -> VideoPropo
     """Refined proposals may have moved onto one another: soft-NMS once more."""
     seconds = job.data.videos[video].duration_seconds
     settings = replace(DETECTION_NMS, max_outputs=job.fusion.proposals_per_video)
-    kept = soft_nms(
-        proposals.segments, proposals.scores, settings=settings, video_length=seconds
-    )
+    kept = soft_nms(proposals.segments, proposals.scores, settings=settings, video_length=seconds)
     return VideoProposals(proposals.segments[kept.indices], kept.scores)

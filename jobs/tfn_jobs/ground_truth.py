@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from tfn_models.metrics.columns import ScoredSegments, Segments
 from tfn_platform.parquet import read_table
 from tfn_platform.store import StageFolder

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+
 from tfn_platform.parquet import read_table
 from tfn_platform.store import StageFolder
 from tfn_platform.tables import ANNOTATIONS, VIDEOS

@@ -8,10 +8,10 @@ from zlib import crc32
 import numpy as np
 import ray
 import torch
-from tfn_platform.feature_index import FeatureReader, FeatureSet
-from tfn_platform.store import StageFolder
 
 from tfn_jobs.labelled_videos import LabelledVideo, read_labelled_videos
+from tfn_platform.feature_index import FeatureReader, FeatureSet
+from tfn_platform.store import StageFolder
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class MemberData:
         """The span of time that a video's clips cover: T strides."""
         return len(self.features.of(video)) * self.clip_seconds
 
-    def segments_inside(self, video: int, *, min_seconds: float, unit_seconds: float) -> torch.Tensor:
+    def segments_inside(
+        self, video: int, *, min_seconds: float, unit_seconds: float
+    ) -> torch.Tensor:
         """[G, 2] annotated segments, cut to the video's extent, in units of `unit_seconds`."""
         segments = self.videos[video].segments_of_at_least(min_seconds)
         segments = segments.clamp(0, self.extent_seconds(video)) / unit_seconds
@@ -111,5 +113,3 @@ def pad_sequences(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torc
 def assigned_device() -> torch.device:
     """The GPU that Ray has given to this worker, or the CPU."""
     return torch.device("cuda" if ray.get_gpu_ids() else "cpu")
-
-

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from tfn_platform.spec import Spec
 from tfn_platform.training import TrainingSettings
 

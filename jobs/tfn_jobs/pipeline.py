@@ -6,14 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tfn_platform.cluster import connection
-from tfn_platform.errors import DataError
-from tfn_platform.parquet import read_table
-from tfn_platform.stages import PlannedStage, Stage, plan, remember, run_stage
-from tfn_platform.store import StageFolder, Store
-from tfn_platform.tables import PROPOSALS
-from tfn_platform.training import EpochReport
-
 from tfn_jobs.console import say
 from tfn_jobs.evaluate import EvaluateJob, evaluate
 from tfn_jobs.evaluation import Evaluation
@@ -30,6 +22,13 @@ from tfn_jobs.refiner_member import RefinerData
 from tfn_jobs.report import ReportJob, write_report
 from tfn_jobs.synthesize import ANNOTATIONS_FILE, VIDEOS_FOLDER, synthesize
 from tfn_jobs.train_members import MemberTask, train_members
+from tfn_platform.cluster import connection
+from tfn_platform.errors import DataError
+from tfn_platform.parquet import read_table
+from tfn_platform.stages import PlannedStage, Stage, plan, remember, run_stage
+from tfn_platform.store import StageFolder, Store
+from tfn_platform.tables import PROPOSALS
+from tfn_platform.training import EpochReport
 
 LOGGER = logging.getLogger(__name__)
 
@@ -160,7 +159,9 @@ class _Run:
         """A stage's folder in this storage root."""
         return stage.folder(self.pipeline.store)
 
-    def folders(self, members: tuple[MemberStage, ...], *, baseline: bool) -> dict[str, StageFolder]:
+    def folders(
+        self, members: tuple[MemberStage, ...], *, baseline: bool
+    ) -> dict[str, StageFolder]:
         """The folders of the trained members, or of the baselines."""
         return {m.spec.name: self.folder(m.stage) for m in members if m.is_baseline == baseline}
 
@@ -194,9 +195,7 @@ class _Run:
         """Videos -> FEATURES."""
         stages = self.pipeline.stages
         prepared, backbone = self.folder(stages.prepare), self.folder(stages.finetune)
-        return extract(
-            ExtractJob(self.pipeline.spec, stages.extract, prepared, backbone, folder)
-        )
+        return extract(ExtractJob(self.pipeline.spec, stages.extract, prepared, backbone, folder))
 
     def train(self, name: str, members: tuple[MemberStage, ...]) -> None:
         """FEATURES (and proposals, for refiners) -> one trained member a stage."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
+
+from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, MemberName, RefinerSpec
 from tfn_models.backbones import BACKBONES
 from tfn_platform.datasets import DATASETS
 from tfn_platform.spec import Spec
 from tfn_platform.training import TrainingSettings
-
-from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, MemberName, RefinerSpec
 
 
 def _fraction(text: str) -> str:
@@ -60,6 +60,10 @@ class SyntheticDataSpec(Spec):
     """Length of the shortest video."""
     max_duration_seconds: float = Field(16.0, ge=2)
     """Length of the longest video."""
+    min_segment_seconds: float = Field(1.2, ge=0.5)
+    """Length of the shortest action."""
+    max_segment_seconds: float = Field(8.0, ge=0.5)
+    """Length of the longest action."""
     damaged_share: float = Field(0.0, ge=0, le=0.5)
     """Share of files that are spoilt, of all kinds in turn."""
     seed: int = Field(0, ge=0)
@@ -155,6 +159,8 @@ class FusionSpec(Spec):
     """Folds of the validation videos: weights for a fold are fitted on the others."""
     num_bins: int = Field(200, ge=2, le=1024)
     """Grid that all boundary maps are resized to."""
+    candidates: Literal["peaks", "all"] = "peaks"
+    """Bins that may bound a proposal: peaks and high ones, or all (for short videos of few bins)."""
     max_fitting_videos: int = Field(500, ge=1)
     """Held-out videos that the maps' weights are fitted on; a random choice where there are more."""
     proposals_per_video: int = Field(100, ge=1)

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tfn_platform.stages import Stage
-
 from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, RefinerSpec
 from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step, SyntheticDataSpec
 from tfn_jobs.prepare import DataLocation
+from tfn_platform.stages import Stage
 
 MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
 
@@ -88,7 +87,10 @@ def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> Pipeli
     seed = {"seed": spec.seed}
     cut = _settings(spec.clips, without=("stride_seconds", "crop"))
     finetune = Stage("finetune", {**backbone, **seed, "clips": cut}, (prepare,))
-    extraction = {"batch_clips": spec.backbone.batch_clips, "num_threads": spec.backbone.num_threads}
+    extraction = {
+        "batch_clips": spec.backbone.batch_clips,
+        "num_threads": spec.backbone.num_threads,
+    }
     extract = Stage("extract", {"clips": _settings(spec.clips), **extraction}, (prepare, finetune))
     baseline = spec.evaluation.untrained_baseline
     classifiers = _members("classifier", spec.classifiers, seed, (extract,), baseline)

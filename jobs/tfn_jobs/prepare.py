@@ -9,6 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
+
+from tfn_jobs.console import with_progress
 from tfn_platform.datasets import DATASETS
 from tfn_platform.datasets.annotated_video import AnnotatedVideo
 from tfn_platform.errors import DataError, StageError
@@ -18,8 +20,6 @@ from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.tables import ANNOTATIONS, QUARANTINE, VIDEOS, QuarantineReason
 from tfn_platform.video import VideoError, probe_video
-
-from tfn_jobs.console import with_progress
 
 FINGERPRINT_BYTES = 1 << 16
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
@@ -64,7 +64,9 @@ def prepare(
     usable = [row for row in results if not row["reason"]]
     unusable = [row for row in results if row["reason"]]
     _write(stage, folder, VIDEOS, usable)
-    _write(stage, folder, QUARANTINE, [{**row, "stage": stage.name, "attempts": 1} for row in unusable])
+    _write(
+        stage, folder, QUARANTINE, [{**row, "stage": stage.name, "attempts": 1} for row in unusable]
+    )
     _write(stage, folder, ANNOTATIONS, _segment_rows(annotated))
     share = len(unusable) / len(results)
     if share > location.max_quarantined_share:

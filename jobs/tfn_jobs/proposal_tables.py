@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+
 from tfn_platform.tables import PROPOSALS
 
 FUSED, MEAN = "fused", "mean"
@@ -32,7 +33,7 @@ class VideoProposals:
 
 
 def proposal_rows(by_member: Mapping[str, Mapping[str, VideoProposals]]) -> pa.Table:
-    """member -> video_id -> proposals as a table; the rank is the position within the video."""
+    """Member -> video_id -> proposals as a table; the rank is the position within the video."""
     pieces = [
         (member, video_id, proposals)
         for member, videos in by_member.items()

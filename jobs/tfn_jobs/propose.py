@@ -11,6 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+
+from tfn_jobs.bmn_member import VIDEOS_PER_PART, segments_in_extent
+from tfn_jobs.console import with_progress
+from tfn_jobs.folds import assign_folds
+from tfn_jobs.member_data import MemberData, batches
+from tfn_jobs.pipeline_spec import FusionSpec
+from tfn_jobs.proposal_tables import FUSED, MEAN, VideoProposals, proposal_rows, ranked_for
+from tfn_jobs.weights_file import write_weights
 from tfn_models.bmn.decode import Scoring, decode_proposals
 from tfn_models.bmn.targets import bmn_targets
 from tfn_models.boundary_maps import BoundaryMaps, unpack_valid_cells
@@ -27,14 +35,6 @@ from tfn_platform.parquet import read_part, write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
 from tfn_platform.tables import BOUNDARY_MAPS, PROPOSALS
-
-from tfn_jobs.bmn_member import VIDEOS_PER_PART, segments_in_extent
-from tfn_jobs.console import with_progress
-from tfn_jobs.folds import assign_folds
-from tfn_jobs.member_data import MemberData, batches
-from tfn_jobs.pipeline_spec import FusionSpec
-from tfn_jobs.proposal_tables import FUSED, MEAN, VideoProposals, proposal_rows, ranked_for
-from tfn_jobs.weights_file import write_weights
 
 MAP_NAMES = ("start", "end", "classification", "regression")
 # Proposals are ranked for recall (AR, AUC) and for detection (mAP, refiners) by different scores.
@@ -66,9 +66,7 @@ def propose(job: ProposeJob) -> dict[str, int]:
     fold_weights = _fit_folds(job, evaluated, folds)
     mean_weights = _mean_weights(fold_weights)
     spans = _spans(data, folds)
-    decode = _DecodePart(
-        job.fusion, job.members, job.baselines, spans, fold_weights, mean_weights
-    )
+    decode = _DecodePart(job.fusion, job.members, job.baselines, spans, fold_weights, mean_weights)
     results = map_rows([{"item": part} for part in range(len(spans))], decode)
     for result in with_progress(results, total=len(spans), what="propose", unit="part"):
         table = pa.ipc.open_stream(result["table"]).read_all()
@@ -205,6 +203,7 @@ class _DecodePart:
         decoded = decode_proposals(
             maps,
             scoring=scoring,
+            candidates=self.fusion.candidates,
             extent_seconds=span.extent_seconds,
             video_seconds=span.video_seconds,
         )

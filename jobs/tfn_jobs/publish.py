@@ -8,6 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfn_jobs.detection_tables import DETECTIONS_FILE
+from tfn_jobs.evaluation import FINAL_ROW, Evaluation, EvaluationRow
+from tfn_jobs.figures import evaluation_figures
+from tfn_jobs.pipeline_spec import PipelineSpec
+from tfn_jobs.pipeline_stages import PipelineStages
+from tfn_jobs.report import REPORT_FILE
 from tfn_platform.history import read_history
 from tfn_platform.stages import Stage
 from tfn_platform.store import Store
@@ -18,13 +24,6 @@ from tfn_platform.tracking import (
     default_tracking_uri,
 )
 from tfn_platform.training import EpochReport
-
-from tfn_jobs.detection_tables import DETECTIONS_FILE
-from tfn_jobs.evaluation import FINAL_ROW, Evaluation, EvaluationRow
-from tfn_jobs.figures import evaluation_figures
-from tfn_jobs.pipeline_spec import PipelineSpec
-from tfn_jobs.pipeline_stages import PipelineStages
-from tfn_jobs.report import REPORT_FILE
 
 BACKBONE = "backbone"
 
@@ -79,9 +78,7 @@ class LiveCurves:
         run.log_epoch(report)
 
 
-def publish(
-    tracking: Tracking, spec: PipelineSpec, stages: PipelineStages, store: Store
-) -> None:
+def publish(tracking: Tracking, spec: PipelineSpec, stages: PipelineStages, store: Store) -> None:
     """Complete the parent run and one nested run for each member and each step of the fusion."""
     evaluation = read_evaluation(stages, store)
     for entry in trained_stages(spec, stages):

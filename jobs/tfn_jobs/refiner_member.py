@@ -3,16 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
-from tfn_models.refine.decode import decode_refined
-from tfn_models.refine.loss import refine_loss
-from tfn_models.refine.model import RefineConfig, build_refine
-from tfn_platform.parquet import write_table
-from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import PROPOSALS
-from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 from torch import nn
 
 from tfn_jobs.member_data import (
@@ -27,6 +18,14 @@ from tfn_jobs.member_data import (
 from tfn_jobs.member_specs import RefinerSpec
 from tfn_jobs.proposal_tables import VideoProposals, proposal_rows
 from tfn_jobs.reporting import OnEpoch
+from tfn_models.refine.decode import decode_refined
+from tfn_models.refine.loss import refine_loss
+from tfn_models.refine.model import RefineConfig, build_refine
+from tfn_platform.parquet import write_table
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder
+from tfn_platform.tables import PROPOSALS
+from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
 
 
 @dataclass(frozen=True)
@@ -182,9 +181,7 @@ def _predict(
             proposal_mask=batch.proposal_mask,
         )
         ones = torch.ones_like(batch.proposal_mask, dtype=torch.float32)
-        decoded = decode_refined(
-            output, proposal_scores=ones, proposal_mask=batch.proposal_mask
-        )
+        decoded = decode_refined(output, proposal_scores=ones, proposal_mask=batch.proposal_mask)
         for row, v in enumerate(indices):
             video = videos.videos[v]
             count = len(data.proposals[video.video_id].scores)

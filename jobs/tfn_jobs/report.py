@@ -56,7 +56,7 @@ class VideoTimeline:
 
     @property
     def overlap(self) -> float:
-        """Mean, over annotated actions, of the best temporal IoU with a detection of their class."""
+        """Mean, over annotated actions, of the best temporal IoU with one of their class."""
         best: list[float] = []
         for label in sorted({action.label for action in self.annotated}):
             truth = [a for a in self.annotated if a.label == label]

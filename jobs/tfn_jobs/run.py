@@ -4,13 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table
-from tfn_platform.errors import StageError
-from tfn_platform.training import EpochReport
 
 from tfn_jobs.console import CONSOLE, say
 from tfn_jobs.pipeline import Pipeline, read_evaluation, run_pipeline
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_jobs.result_table import CONSOLE_COLUMNS, rows_for_console
+from tfn_platform.errors import StageError
+from tfn_platform.training import EpochReport
 
 OnEpoch = Callable[[str, EpochReport], None]
 
@@ -57,15 +57,16 @@ def say_status(pipeline: Pipeline) -> None:
 
 
 def _run_tracked(pipeline: Pipeline, *, address: str | None) -> None:
-    from tfn_platform.tracking import tolerate_absence
-
     from tfn_jobs.publish import LiveCurves, open_tracking, publish, trained_stages
+    from tfn_platform.tracking import tolerate_absence
 
     spec, stages, store = pipeline.spec, pipeline.stages, pipeline.store
     tracking = None
     with tolerate_absence("the pipeline"):
         tracking = open_tracking(spec, stages, store)
-    curves: OnEpoch | None = LiveCurves(tracking, trained_stages(spec, stages)) if tracking else None
+    curves: OnEpoch | None = (
+        LiveCurves(tracking, trained_stages(spec, stages)) if tracking else None
+    )
 
     def on_epoch(stage_name: str, report: EpochReport) -> None:
         if curves is not None:

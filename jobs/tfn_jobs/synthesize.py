@@ -4,13 +4,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tfn_jobs.console import with_progress
+from tfn_jobs.pipeline_spec import SyntheticDataSpec
 from tfn_platform.datasets.annotated_video import AnnotatedVideo, LabelledSegment
 from tfn_platform.datasets.synthetic import SyntheticConfig, render_video, write_annotations
 from tfn_platform.map_table import map_rows
 from tfn_platform.store import StageFolder
-
-from tfn_jobs.console import with_progress
-from tfn_jobs.pipeline_spec import SyntheticDataSpec
 
 ANNOTATIONS_FILE = "annotations.json"
 VIDEOS_FOLDER = "videos"
@@ -31,7 +30,9 @@ def synthesize(spec: SyntheticDataSpec, folder: StageFolder) -> dict[str, int]:
 
     def render(row: dict[str, Any]) -> dict[str, Any]:
         rendered = render_video(config, int(row["item"]))
-        folder.store.write_bytes(folder.file(f"{VIDEOS_FOLDER}/{rendered.file_name}"), rendered.data)
+        folder.store.write_bytes(
+            folder.file(f"{VIDEOS_FOLDER}/{rendered.file_name}"), rendered.data
+        )
         return {
             "video_id": rendered.annotated.video_id,
             "subset": rendered.annotated.subset,

@@ -4,11 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder, Store
-from tfn_platform.sweep import Report, SweepMember, run_sweep
-from tfn_platform.training import EpochReport, best_epoch
-
 from tfn_jobs.bmn_member import train_bmn
 from tfn_jobs.classifier_member import train_classifier
 from tfn_jobs.console import progress_bar
@@ -17,6 +12,10 @@ from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, RefinerSpec
 from tfn_jobs.pipeline_spec import ResourcesSpec
 from tfn_jobs.refiner_member import RefinerData, train_refiner
 from tfn_jobs.reporting import OnMemberEpoch
+from tfn_platform.stages import Stage
+from tfn_platform.store import StageFolder, Store
+from tfn_platform.sweep import Report, SweepMember, run_sweep
+from tfn_platform.training import EpochReport, best_epoch
 
 MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
 

@@ -15,9 +15,9 @@ from fractions import Fraction
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tfn_platform.video import read_ticks
 
 from tfn_jobs.labelled_videos import LabelledVideo
+from tfn_platform.video import read_ticks
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from tfn_platform.store import StageFolder
 
 from tfn_jobs.evaluation import FusionWeights
+from tfn_platform.store import StageFolder
 
 FILE_NAME = "weights.json"
 

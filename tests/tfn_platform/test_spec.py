@@ -61,7 +61,7 @@ def test_all_problems_are_reported_at_once_with_path_value_and_remedy() -> None:
         {
             "title": "Demo",
             "members": [{"name": "a", "num_bins": 1}, {"num_bin": 3}],
-            "threads": "two",
+            "threads": 0.5,
         }
     )
     assert problems == [
@@ -70,7 +70,7 @@ def test_all_problems_are_reported_at_once_with_path_value_and_remedy() -> None:
         "  members[0].num_bins: input should be greater than or equal to 2, got 1",
         "  members[1].name: is needed and not given",
         "  members[1].num_bin: unknown key; did you mean 'num_bins'?",
-        "  threads: input should be a valid integer, unable to parse string as an integer, got 'two'",
+        "  threads: input should be a valid integer, got a number with a fractional part, got 0.5",
     ]
 
 
@@ -107,7 +107,7 @@ def test_unknown_key(key: str, hint: str) -> None:
 def test_only_the_meant_kind_of_a_section_is_reported(
     data: dict[str, object], expected: list[str]
 ) -> None:
-    """pydantic lists the problems of all kinds, under paths with class names that no YAML holds."""
+    """Pydantic lists the problems of all kinds, under paths with class names that no YAML holds."""
     assert problems_of({"title": "demo", "data": data})[1:] == expected
 
 

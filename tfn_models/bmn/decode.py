@@ -11,6 +11,7 @@ from torch import Tensor
 from tfn_models.boundary_maps import BoundaryMaps
 
 Scoring = Literal["detection", "recall"]
+Candidates = Literal["peaks", "all"]
 CLASSIFICATION_POWER = 1.2
 PEAK_SHARE = 0.5
 
@@ -37,6 +38,7 @@ def decode_proposals(
     maps: BoundaryMaps,
     *,
     scoring: Scoring,
+    candidates: Candidates = "peaks",
     extent_seconds: float,
     video_seconds: float,
 ) -> DecodedProposals:
@@ -45,6 +47,8 @@ def decode_proposals(
     Args:
         maps: of one video (B = 1).
         scoring: "detection" is cls^1.2 * reg, "recall" is start * end * cls * reg.
+        candidates: which bins may be boundaries: "peaks" and high ones (see `candidate_boundaries`),
+            or "all", which costs D²/2 candidates and finds more in short videos of few bins.
         extent_seconds: the span, from 0, that the D bins cover. The window of bins t .. e becomes
             [t, e + 1] / D * extent_seconds, as in the targets.
         video_seconds: proposals are clipped to it, and left out when nothing remains.
@@ -53,15 +57,20 @@ def decode_proposals(
         raise ValueError(f"maps must be those of one video, got {len(maps.start)}")
     if scoring not in ("detection", "recall"):
         raise ValueError(f"scoring must be 'detection' or 'recall', got {scoring!r}")
+    if candidates not in ("peaks", "all"):
+        raise ValueError(f"candidates must be 'peaks' or 'all', got {candidates!r}")
     if extent_seconds <= 0 or video_seconds <= 0:
         raise ValueError(
             f"extent_seconds and video_seconds must be positive, got {extent_seconds} "
             f"and {video_seconds}"
         )
     start, end = maps.start[0].detach().double(), maps.end[0].detach().double()
-    is_start, is_end = candidate_boundaries(start), candidate_boundaries(end)
-    is_start[0] = True
-    is_end[-1] = True
+    if candidates == "all":
+        is_start = is_end = torch.ones_like(start, dtype=torch.bool)
+    else:
+        is_start, is_end = candidate_boundaries(start), candidate_boundaries(end)
+        is_start[0] = True
+        is_end[-1] = True
     pairs = torch.cartesian_prod(is_start.nonzero().squeeze(1), is_end.nonzero().squeeze(1))
     first, last = pairs[pairs[:, 0] <= pairs[:, 1]].unbind(1)
     classification = maps.classification[0, last - first, first].detach().double()
