@@ -8,6 +8,10 @@ from secrets import token_hex
 
 import pytest
 
+from tests.tfn_process import tfn, undisturbed
+
+__all__ = ["tfn", "undisturbed"]
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Without a token of its own, a test's Ray would write one into the user's home.
 os.environ.setdefault("RAY_AUTH_TOKEN", token_hex(16))

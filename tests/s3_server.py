@@ -53,21 +53,37 @@ def s3_endpoint() -> Iterator[str]:
         process.wait()
 
 
-@pytest.fixture
-def s3_root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A storage root in a bucket of its own; the environment points every S3 client at it."""
-    environment = {
-        "AWS_ENDPOINT_URL": s3_endpoint,
+def s3_variables(endpoint: str) -> dict[str, str]:
+    """The environment that points every S3 client at a server."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    for name, value in environment.items():
+
+
+def bucket_of(endpoint: str) -> str:
+    """The name of a new bucket."""
+    bucket = f"tfn-{uuid4().hex[:12]}"
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket=bucket)
+    return bucket
+
+
+@pytest.fixture
+def s3_root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A storage root in a bucket of its own; the environment points every S3 client at it."""
+    for name, value in s3_variables(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    bucket = f"tfn-{uuid4().hex[:12]}"
-    boto3.client("s3").create_bucket(Bucket=bucket)
-    return f"s3://{bucket}/pipelines"
+    return f"s3://{bucket_of(s3_endpoint)}/pipelines"

@@ -1,18 +1,19 @@
-"""Train one Boundary-Matching Network and write its maps of all videos (paper, sections 1.2 and 2.2)."""
+"""Train one Boundary-Matching Network and write its maps of all videos (paper, 1.2 and 2.2)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
 from torch import nn
 
+from tfn_jobs.boundary_map_tables import VIDEOS_PER_PART, boundary_map_rows
 from tfn_jobs.member_data import (
     MemberData,
     assigned_device,
     batches,
     member_seed,
     num_batches,
+    segments_in_extent,
     shuffled_batches,
 )
 from tfn_jobs.member_specs import BmnSpec
@@ -20,15 +21,13 @@ from tfn_jobs.reporting import OnEpoch
 from tfn_models.bmn.loss import bmn_loss
 from tfn_models.bmn.model import BmnConfig, build_bmn
 from tfn_models.bmn.targets import bmn_targets
-from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, pack_valid_cells
+from tfn_models.boundary_maps import BmnTargets, BoundaryMaps
 from tfn_models.layers.resize import resize_sequence
 from tfn_platform.parquet import write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
 from tfn_platform.tables import BOUNDARY_MAPS
 from tfn_platform.training import EpochReport, LossReport, TrainingTask, set_determinism, train
-
-VIDEOS_PER_PART = 256
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class BmnBatch:
 def train_bmn(
     spec: BmnSpec, stage: Stage, data: MemberData, folder: StageFolder, *, on_epoch: OnEpoch
 ) -> list[EpochReport]:
-    """Train (or continue), then write BOUNDARY_MAPS of all videos: the refiners train on them too."""
+    """Train (or continue), then write BOUNDARY_MAPS of all videos, for refiners train on them."""
     seed = member_seed(data, stage.name)
     set_determinism(seed=seed, num_threads=spec.training.num_threads)
     device = assigned_device()
@@ -62,7 +61,7 @@ def train_bmn(
         write_table(
             folder,
             BOUNDARY_MAPS,
-            _map_rows(spec, [data.videos[v].video_id for v in indices], maps),
+            boundary_map_rows(spec.name, [data.videos[v].video_id for v in indices], maps),
             contract=stage.contract(BOUNDARY_MAPS),
             part=part,
         )
@@ -79,12 +78,6 @@ def bmn_config(spec: BmnSpec, data: MemberData) -> BmnConfig:
         map_channels=(spec.sequence_channels, spec.map_channels, spec.conv_channels),
         num_samples=spec.num_samples,
     )
-
-
-def segments_in_extent(data: MemberData, video: int, *, min_seconds: float) -> torch.Tensor:
-    """[G, 2] annotated segments of a video as shares, 0..1, of the extent that its bins cover."""
-    extent = data.extent_seconds(video)
-    return data.segments_inside(video, min_seconds=min_seconds, unit_seconds=extent)
 
 
 def _task(
@@ -135,20 +128,3 @@ def _predict(
         model(_resized(spec, data, chosen).to(device))
         for chosen in batches(indices, spec.training.batch_size)
     ]
-
-
-def _map_rows(spec: BmnSpec, video_ids: list[str], maps: list[BoundaryMaps]) -> pa.Table:
-    def column(name: str, *, is_map: bool) -> list[object]:
-        values = torch.cat([getattr(batch, name) for batch in maps]).float().cpu()
-        return list((pack_valid_cells(values) if is_map else values).numpy())
-
-    rows = {
-        "video_id": video_ids,
-        "member": [spec.name] * len(video_ids),
-        "num_bins": [spec.num_bins] * len(video_ids),
-        "start": column("start", is_map=False),
-        "end": column("end", is_map=False),
-        "classification": column("classification", is_map=True),
-        "regression": column("regression", is_map=True),
-    }
-    return pa.table(rows, schema=BOUNDARY_MAPS.schema)

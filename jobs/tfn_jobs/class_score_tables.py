@@ -1,4 +1,4 @@
-"""CLASS_SCORES of several members as one table, and one member's logits in a given order of videos."""
+"""CLASS_SCORES of several members as one table, and one member's logits in a given order."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,7 @@
-"""The `tfn` command. Heavy libraries are imported by the commands that need them, so that help is instant."""
+"""The `tfn` command.
+
+Heavy libraries are imported by the commands that need them, so that help is instant.
+"""
 
 import logging
 import os
@@ -19,7 +22,8 @@ USER_ERROR, FAILURE = 2, 1
 
 app = typer.Typer(
     name="tfn",
-    help="Temporal action localization as one pipeline: from raw videos to a fused, compared ensemble.",
+    help="Temporal action localization as one pipeline: "
+    "from raw videos to a fused, compared ensemble.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,7 +45,8 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="PATH.TO.FIELD=VALUE",
-        help="Change a setting of the spec, checked like the YAML; members by name: bmns.d32.num_bins=48.",
+        help="Change a setting of the spec, checked like the YAML; "
+        "members by name: bmns.d32.num_bins=48.",
     ),
 ]
 
@@ -211,13 +216,15 @@ def _open(spec_path: Path, root: str, overrides: list[str] | None) -> "Pipeline"
 def _check_before_sending(spec_path: Path, overrides: list[str] | None) -> None:
     """A mistake in the spec is told here, not in the log of a job on a cluster."""
     from tfn_jobs.pipeline_spec import PipelineSpec
+    from tfn_jobs.spec_fields import RUNS_ELSEWHERE
     from tfn_platform.spec import load_spec
 
-    load_spec(PipelineSpec, spec_path, overrides=overrides or [])
+    context = {RUNS_ELSEWHERE: True}
+    load_spec(PipelineSpec, spec_path, overrides=overrides or [], context=context)
 
 
 def main() -> None:
-    """Run the command; an error that the user can do something about is printed without a traceback.
+    """Run the command; an error that the user can mend is printed without a traceback.
 
     Exit codes: 0 done, 1 failed, 2 asked for something impossible.
     """

@@ -1,4 +1,4 @@
-"""Job: measure every member and every step of the fusion in the same way, on the evaluation subset."""
+"""Job: measure every member and every step of the fusion alike, on the evaluation subset."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +36,10 @@ Proposals = Mapping[str, VideoProposals]
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What the job reads and writes. Each baseline's mapping is empty, or holds one untrained member."""
+    """What the job reads and writes.
+
+    Each baseline's mapping is empty, or holds one untrained member.
+    """
 
     fusion: FusionSpec
     folder: StageFolder
@@ -171,8 +174,8 @@ class _Scorer:
         row = {video_id: position for position, video_id in enumerate(self.truth.video_ids)}
         rows = [row[video_id] for video_id in self.video_ids]
         scores[rows, : logits.shape[1]] = logits.numpy()
-        labels = self.truth.labels_of_videos()
-        return {f"top{k}": top_k_accuracy(scores, labels, k=k) for k in (1, 5)}
+        labels, most = self.truth.labels_of_videos(), scores.shape[1]
+        return {f"top{k}": top_k_accuracy(scores, labels, k=min(k, most)) for k in (1, 5)}
 
     def _proposal_row(
         self, row: str, family: Family, folder: StageFolder, member: str, logits: torch.Tensor

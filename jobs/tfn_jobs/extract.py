@@ -1,11 +1,11 @@
 """Job: turn videos into FEATURES: decode tasks, model actors, one Parquet part a group of videos.
 
-Videos are grouped into parts beforehand. A part is written, whole, once each of its videos has all its clips
-or is in quarantine, so a job that was killed goes on with the parts that are missing.
+Videos are grouped into parts beforehand. A part is written, whole, once each of its videos has all
+its clips or is in quarantine, so a job that was killed goes on with the parts that are missing.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from tfn_jobs.console import progress_bar
+from tfn_jobs.feature_parts import FeatureParts
+from tfn_jobs.frame_crop import center_square
 from tfn_jobs.pipeline_spec import PipelineSpec
-from tfn_jobs.training_clips import center_square
 from tfn_models.backbones import pick_backbone
 from tfn_models.backbones.frames import normalize_frames
 from tfn_models.backbones.slowfast import build_slowfast
@@ -25,10 +26,10 @@ from tfn_platform.checkpoint import load_torch, weights_hash
 from tfn_platform.errors import StageError
 from tfn_platform.feature_index import write_index
 from tfn_platform.map_table import ModelStage, map_through_model
-from tfn_platform.parquet import part_name, read_table, write_table
+from tfn_platform.parquet import part_name, read_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
-from tfn_platform.tables import FEATURES, QUARANTINE, VIDEOS, FeatureContract
+from tfn_platform.tables import VIDEOS, FeatureContract
 from tfn_platform.training import set_determinism
 from tfn_platform.video import FrameChunk, SamplingGrid, VideoError, iter_chunks
 
@@ -70,9 +71,20 @@ def extract(job: ExtractJob) -> dict[str, int]:
     contract = feature_contract(job)
     done = len(rows) - len(todo)
     with progress_bar(len(rows), what="extract", unit="video", done=done) as bar:
-        collector = _Collector(job, contract, {n: len(part) for n, part in missing.items()})
-        for row in map_through_model(todo, _Decode(job.spec), _model_stage(job)):
-            bar.update(collector.add(row))
+        gathered = FeatureParts(
+            job.stage,
+            job.folder,
+            grid=sampling_grid(job.spec),
+            contract=contract,
+            part_sizes={number: len(part) for number, part in missing.items()},
+        )
+        for row in map_through_model(
+            todo,
+            _Decode(job.spec),
+            _model_stage(job),
+            num_cpus=job.spec.resources.decode_cpus,
+        ):
+            bar.update(gathered.add(row))
     num_videos = write_index(job.folder)
     if num_videos == 0:
         raise StageError(f"{job.folder.uri}: none of {len(rows)} videos could be decoded")
@@ -108,7 +120,7 @@ def feature_contract(job: ExtractJob) -> FeatureContract:
 
 
 class _Decode:
-    """One video -> its chunks of frames, then a row that says how many clips there are, or what failed."""
+    """One video -> its chunks of frames, then a row with the number of clips, or what failed."""
 
     def __init__(self, spec: PipelineSpec) -> None:
         self._spec = spec
@@ -199,7 +211,7 @@ class BackboneActor:
 
     @torch.inference_mode()
     def _features(self, windows: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Features of clips; batches have one shape always, so that a clip's result is always the same."""
+        """Features of clips; batches have one shape, so that a clip's result is always the same."""
         features: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(windows)
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for position, window in enumerate(windows):
@@ -219,95 +231,3 @@ class BackboneActor:
         mean, std = [self._spec.backbone.mean] * 3, [self._spec.backbone.std] * 3
         normalized = normalize_frames(clips.to(self._device), mean=mean, std=std)
         return self._model.forward_features(normalized).float()
-
-
-@dataclass
-class _VideoProgress:
-    chunks: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    num_clips: int | None = None
-    reason: str = ""
-    detail: str = ""
-    uri: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        if self.num_clips is None:
-            return False
-        return bool(self.reason) or sum(map(len, self.chunks.values())) == self.num_clips
-
-    def features(self) -> NDArray[np.float32]:
-        return np.concatenate([self.chunks[first] for first in sorted(self.chunks)])
-
-
-class _Collector:
-    """Gathers chunks of features into videos and videos into parts, and writes each part when it is whole."""
-
-    def __init__(
-        self, job: ExtractJob, contract: FeatureContract, part_sizes: dict[int, int]
-    ) -> None:
-        self._job = job
-        self._contract = contract
-        self._part_sizes = part_sizes
-        self._parts: dict[int, dict[str, _VideoProgress]] = {}
-
-    def add(self, row: Row) -> int:
-        """Take one row; return how many videos it finished (0 or 1)."""
-        part = self._parts.setdefault(row["part"], {})
-        video = part.setdefault(row["video_id"], _VideoProgress(uri=row["uri"]))
-        if row["is_end"]:
-            video.num_clips, video.reason, video.detail = (
-                row["num_clips"],
-                row["reason"],
-                row["detail"],
-            )
-        else:
-            values = np.frombuffer(row["features"], np.float32)
-            video.chunks[row["first_clip"]] = values.reshape(row["num_clips"], -1)
-        if not video.is_over:
-            return 0
-        if len(part) == self._part_sizes[row["part"]] and all(v.is_over for v in part.values()):
-            self._write(row["part"], self._parts.pop(row["part"]))
-        return 1
-
-    def _write(self, number: int, videos: dict[str, _VideoProgress]) -> None:
-        bad = {name: v for name, v in sorted(videos.items()) if v.reason}
-        good = {name: v.features() for name, v in sorted(videos.items()) if not v.reason}
-        stage, folder = self._job.stage, self._job.folder
-        quarantine = pa.table(
-            {
-                "video_id": list(bad),
-                "uri": [video.uri for video in bad.values()],
-                "reason": [video.reason for video in bad.values()],
-                "detail": [video.detail for video in bad.values()],
-                "stage": [stage.name] * len(bad),
-                "attempts": [1] * len(bad),
-            },
-            schema=QUARANTINE.schema,
-        )
-        # FEATURES last: its part is what says that the part is made.
-        write_table(
-            folder, QUARANTINE, quarantine, contract=stage.contract(QUARANTINE), part=number
-        )
-        write_table(
-            folder,
-            FEATURES,
-            self._feature_rows(good),
-            contract=stage.contract(FEATURES, features=self._contract),
-            part=number,
-            rows_per_group=[len(values) for values in good.values()],
-        )
-
-    def _feature_rows(self, videos: dict[str, NDArray[np.float32]]) -> pa.Table:
-        grid, length = sampling_grid(self._job.spec), self._contract.feature_dim
-        counts = [len(values) for values in videos.values()]
-        indices = [clip for count in counts for clip in range(count)]
-        flat = np.concatenate([np.empty(0, np.float32), *(v.ravel() for v in videos.values())])
-        return pa.table(
-            {
-                "video_id": np.repeat(np.array(list(videos), dtype=object), counts).tolist(),
-                "clip_index": indices,
-                "center_seconds": [grid.center_seconds(clip) for clip in indices],
-                "feature": pa.FixedSizeListArray.from_arrays(pa.array(flat), length),
-            },
-            schema=FEATURES.sized(length),
-        )

@@ -1,8 +1,8 @@
-"""Job: fine-tune the backbone on clips inside annotated segments, with Ray Train (paper, section 1.1)."""
+"""Job: fine-tune the backbone on clips inside annotated segments, with Ray Train (paper, 1.1)."""
 
 import dataclasses
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -33,7 +33,7 @@ from tfn_models.classifier.loss import classifier_loss
 from tfn_platform.checkpoint import load_torch, save_torch, weights_hash
 from tfn_platform.cluster import require_resources
 from tfn_platform.errors import StageError
-from tfn_platform.history import following
+from tfn_platform.history import following, read_history
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.training import (
     EpochReport,
@@ -142,7 +142,6 @@ def _task(
     visits_per_batch = max(1, settings.training.batch_size // settings.clips_per_segment)
     num_segments = sum(len(video.labels) for video in training)
     num_batches = max(1, num_segments // (visits_per_batch * world))
-    augment = _augmentation(settings)
 
     def batches_of(visits: list[SegmentVisit]) -> Iterator[ClipBatch]:
         return read_batches(
@@ -173,11 +172,20 @@ def _task(
             )
         )
 
+    compute_loss = _loss_function(spec.backbone, settings, device)
+    return TrainingTask(training_batches, num_batches, validation_batches, compute_loss)
+
+
+def _loss_function(
+    backbone: BackboneSpec, settings: FinetuneSpec, device: torch.device
+) -> Callable[[nn.Module, ClipBatch, torch.Generator], LossReport]:
+    augment = _augmentation(settings)
+
     def compute_loss(model: nn.Module, batch: ClipBatch, generator: torch.Generator) -> LossReport:
         frames = batch.frames.to(device)
         if model.training:
             frames = augment_frames(frames, config=augment, generator=generator)
-        mean, std = [spec.backbone.mean] * 3, [spec.backbone.std] * 3
+        mean, std = [backbone.mean] * 3, [backbone.std] * 3
         logits = model(normalize_frames(frames, mean=mean, std=std))
         labels = batch.labels.to(device)
         loss = classifier_loss(
@@ -189,7 +197,7 @@ def _task(
         accuracy = (logits.argmax(1) == labels).float().mean().item()
         return LossReport(loss.total, {"accuracy": accuracy})
 
-    return TrainingTask(training_batches, num_batches, validation_batches, compute_loss)
+    return compute_loss
 
 
 def clip_geometry(clips: ClipsSpec) -> ClipGeometry:
@@ -224,8 +232,6 @@ def _initial_model(spec: BackboneSpec, *, num_classes: int | None) -> SlowFast:
 
 
 def _figures(folder: StageFolder) -> dict[str, float | str]:
-    from tfn_platform.history import read_history
-
     figures: dict[str, float | str] = {
         "weights_hash": weights_hash(load_torch(folder.store, folder.weights))
     }

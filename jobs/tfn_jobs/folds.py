@@ -1,4 +1,4 @@
-"""Folds of the held-out videos: what is fitted on the others is used on a fold (DESIGN: gains out of fold)."""
+"""Folds of the held-out videos: what is fitted on the others is used on a fold."""
 
 from collections.abc import Sequence
 

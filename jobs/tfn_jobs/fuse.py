@@ -1,4 +1,4 @@
-"""Job: fuse class scores and refined proposals with learned weights, and join them to DETECTIONS (paper, 2.1, 2.3).
+"""Job: fuse class scores and refined proposals, and join them to DETECTIONS (paper, 2.1, 2.3).
 
 Every weight that an evaluation video is fused with is fitted on the other folds.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tfn_jobs.class_score_tables import class_score_rows, logits_of
 from tfn_jobs.detection_tables import DETECTIONS_FILE, activitynet_json, detect
@@ -49,7 +50,7 @@ class FuseJob:
 
 
 def fuse(job: FuseJob) -> dict[str, int | str]:
-    """Write fused CLASS_SCORES, fused and refined PROPOSALS, and DETECTIONS (also as ActivityNet JSON).
+    """Write fused CLASS_SCORES and PROPOSALS, and DETECTIONS (also as ActivityNet JSON).
 
     Returns:
         Figures for the commit, among them the hash of the detections.
@@ -81,7 +82,7 @@ def fuse(job: FuseJob) -> dict[str, int | str]:
 
 
 def _fuse_classes(
-    job: FuseJob, evaluated: Sequence[int], fold_of: np.ndarray
+    job: FuseJob, evaluated: Sequence[int], fold_of: NDArray[np.int64]
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Fused logits [V, K], learned and mean; and the weights [M], mean over folds."""
     names = [job.data.videos[v].video_id for v in evaluated]
@@ -98,9 +99,9 @@ def _fuse_classes(
 
 
 def _fuse_refiners(
-    job: FuseJob, evaluated: Sequence[int], fold_of: np.ndarray
+    job: FuseJob, evaluated: Sequence[int], fold_of: NDArray[np.int64]
 ) -> tuple[dict[str, dict[str, VideoProposals]], torch.Tensor]:
-    """Proposals after soft-NMS, learned and mean and of each refiner; and the weights, mean over folds."""
+    """Proposals after soft-NMS: learned, mean, each refiner's; and the weights' mean over folds."""
     proposed, _ = read_table(job.proposed, PROPOSALS)
     inputs = proposals_of(proposed, ranked_for(FUSED, "detection"))
     by_member = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfn_models.metrics.columns import ScoredSegments, Segments
 from tfn_platform.parquet import read_table
@@ -16,7 +17,7 @@ from tfn_platform.tables import ANNOTATIONS
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Segments of the V annotated videos of a subset, and the names that their numbers stand for."""
+    """Segments of the V annotated videos of a subset, and the names that the numbers mean."""
 
     video_ids: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -67,6 +68,6 @@ def read_ground_truth(
     )
 
 
-def _numbers(names: Sequence[str], known: Sequence[str]) -> np.ndarray:
+def _numbers(names: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
     number = {name: position for position, name in enumerate(known)}
     return np.array([number.get(name, len(known)) for name in names], dtype=np.int64)

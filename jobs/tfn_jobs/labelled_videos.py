@@ -1,4 +1,4 @@
-"""The videos that can be trained on and scored, with their segments and class numbers, read from the tables."""
+"""The usable videos with their segments and class numbers, read from the tables."""
 
 from collections import defaultdict
 from dataclasses import dataclass

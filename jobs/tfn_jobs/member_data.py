@@ -1,4 +1,4 @@
-"""What all members train on: features, durations and segments of the same videos, and how to batch them."""
+"""What all members train on: features and segments of the same videos, and how to batch them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,15 @@ from tfn_platform.store import StageFolder
 
 @dataclass(frozen=True)
 class MemberData:
-    """The videos that have both features and annotated segments; index v means the same in all fields.
+    """The videos with features and annotated segments; index v means the same in all fields.
 
     Attributes:
         class_names: names of the K classes.
         videos: V videos.
         features: of the same V videos.
         training_subset: trained on.
-        evaluation_subset: where the best epoch is chosen, ensemble weights are fitted, and all is scored.
+        evaluation_subset: where the best epoch is chosen, ensemble weights are fitted, and
+            all is scored.
         seed: of the pipeline.
     """
 
@@ -79,6 +80,12 @@ def read_member_data(
     )
 
 
+def segments_in_extent(data: MemberData, video: int, *, min_seconds: float) -> torch.Tensor:
+    """[G, 2] annotated segments of a video as shares, 0..1, of the extent that its bins cover."""
+    extent = data.extent_seconds(video)
+    return data.segments_inside(video, min_seconds=min_seconds, unit_seconds=extent)
+
+
 def member_seed(data: MemberData, name: str) -> int:
     """A seed of its own for each member, fixed by the pipeline's seed and the member's name."""
     return data.seed * 2**32 + crc32(name.encode())
@@ -104,7 +111,7 @@ def num_batches(indices: Sequence[int], batch_size: int) -> int:
 
 
 def pad_sequences(sequences: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Join [T_b, C] sequences to [B, max T, C] with zeros behind, and the mask [B, max T] of what is real."""
+    """Join [T_b, C] to [B, max T, C], zeros behind, with the mask [B, max T] of what is real."""
     padded = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     return padded, torch.arange(padded.shape[1]) < lengths[:, None]

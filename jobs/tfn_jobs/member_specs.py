@@ -1,4 +1,4 @@
-"""What a user may set of an ensemble member. An entry of a spec states only what differs from these defaults."""
+"""What a user may set of an ensemble member; a spec states what differs from these defaults."""
 
 from typing import Annotated, Literal
 
@@ -91,3 +91,6 @@ class RefinerSpec(Spec):
     """Shorter segments are left out of training."""
     training: TrainingSettings = TrainingSettings(schedule="step", warmup_steps=1000)
     """How it is trained."""
+
+
+MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from tfn_jobs.console import say
+from tfn_jobs.data_location import DataLocation, read_annotations
 from tfn_jobs.evaluate import EvaluateJob, evaluate
 from tfn_jobs.evaluation import Evaluation
 from tfn_jobs.extract import ExtractJob, extract
@@ -15,7 +16,7 @@ from tfn_jobs.fuse import FuseJob, fuse
 from tfn_jobs.member_data import MemberData, read_member_data
 from tfn_jobs.pipeline_spec import AnnotatedDataSpec, PipelineSpec, SyntheticDataSpec
 from tfn_jobs.pipeline_stages import MemberStage, PipelineStages, pipeline_stages
-from tfn_jobs.prepare import DataLocation, prepare, read_annotations
+from tfn_jobs.prepare import prepare
 from tfn_jobs.proposal_tables import FUSED, proposals_of, ranked_for
 from tfn_jobs.propose import ProposeJob, propose
 from tfn_jobs.refiner_member import RefinerData

@@ -1,50 +1,15 @@
-"""The pipeline spec: everything from the videos to the report in one YAML, checked before anything runs."""
+"""The pipeline spec: from the videos to the report in one YAML, checked before anything runs."""
 
-from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, MemberName, RefinerSpec
+from tfn_jobs.spec_fields import ExactNumber, ExistingUri, one_of
 from tfn_models.backbones import BACKBONES
 from tfn_platform.datasets import DATASETS
 from tfn_platform.spec import Spec
 from tfn_platform.training import TrainingSettings
-
-
-def _fraction(text: str) -> str:
-    """Exact positive number, such as 15, 0.5, 30000/1001."""
-    try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"must be a number or a fraction such as 8/15, got {text!r}") from None
-    if value <= 0:
-        raise ValueError(f"must be positive, got {text!r}")
-    return str(value)
-
-
-def _existing(uri: str) -> str:
-    """A file or folder that is there; local ones become absolute, so that workers find them too."""
-    if "://" in uri:
-        return uri
-    path = Path(uri).expanduser().resolve()
-    if not path.exists():
-        raise ValueError(f"there is no file or folder {uri!r} (looked for {str(path)!r})")
-    return str(path)
-
-
-def _one_of(names: list[str], what: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(f"no {what} {name!r}; there are: {', '.join(sorted(names))}")
-        return name
-
-    return AfterValidator(check)
-
-
-ExactNumber = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_fraction)]
-ExistingUri = Annotated[str, AfterValidator(_existing)]
 
 
 class SyntheticDataSpec(Spec):
@@ -73,12 +38,12 @@ class SyntheticDataSpec(Spec):
 class AnnotatedDataSpec(Spec):
     """Videos in a folder, and an annotation file."""
 
-    format: Annotated[str, _one_of(sorted(DATASETS), "annotation format")]
+    format: Annotated[str, one_of(sorted(DATASETS), "annotation format")]
     """Layout of the annotation."""
     annotations: ExistingUri
     """The annotation file: a path or a URI."""
     videos: ExistingUri
-    """Folder of the video files, a path or a URI; a file's stem is its video_id, with or without ``v_`` before it."""
+    """Folder (path or URI) of the video files; a file's stem is video_id, or ``v_`` and that."""
     max_quarantined_share: float = Field(0.1, ge=0, le=1)
     """The job fails when more of the annotated videos than this cannot be used."""
 
@@ -130,7 +95,7 @@ class FinetuneSpec(Spec):
 class BackboneSpec(Spec):
     """The network that turns a clip into a feature."""
 
-    architecture: Annotated[str, _one_of(sorted(BACKBONES), "backbone")] = "slowfast_r101"
+    architecture: Annotated[str, one_of(sorted(BACKBONES), "backbone")] = "slowfast_r101"
     """Which network."""
     checkpoint: ExistingUri | None = None
     """Weights to start from, in pytorchvideo's names; None starts at random."""
@@ -160,9 +125,9 @@ class FusionSpec(Spec):
     num_bins: int = Field(200, ge=2, le=1024)
     """Grid that all boundary maps are resized to."""
     candidates: Literal["peaks", "all"] = "peaks"
-    """Bins that may bound a proposal: peaks and high ones, or all (for short videos of few bins)."""
+    """Bins that may bound a proposal: peaks and high ones, or all (for videos of few bins)."""
     max_fitting_videos: int = Field(500, ge=1)
-    """Held-out videos that the maps' weights are fitted on; a random choice where there are more."""
+    """Held-out videos that the maps' weights are fitted on; chosen at random from more."""
     proposals_per_video: int = Field(100, ge=1)
     """Proposals kept after soft-NMS."""
     top_classes: int = Field(3, ge=1)
@@ -187,6 +152,8 @@ class ResourcesSpec(Spec):
 
     model_actors: int = Field(1, ge=1)
     """Actors that run the backbone in extraction."""
+    decode_cpus: float = Field(0.5, gt=0)
+    """Logical CPUs of a decoding task; other than an extracting actor's, or Ray Data joins them."""
     model_cpus: float = Field(1, ge=0)
     """Logical CPUs of an extracting actor."""
     model_gpus: float = Field(0, ge=0)
@@ -199,6 +166,15 @@ class ResourcesSpec(Spec):
     """Logical CPUs of a member's training."""
     member_gpus: float = Field(0, ge=0)
     """GPUs of a member's training; fractions share a card."""
+
+    @model_validator(mode="after")
+    def _decodes_apart(self) -> Self:
+        if self.model_gpus == 0 and self.decode_cpus == self.model_cpus:
+            raise ValueError(
+                f"decode_cpus and model_cpus must differ, got {self.decode_cpus:g} for both: Ray "
+                "Data would run decoding inside the extracting actors"
+            )
+        return self
 
 
 class TrackingSpec(Spec):
@@ -258,7 +234,8 @@ class PipelineSpec(Spec):
             for position, name in enumerate(names):
                 if name in names[:position]:
                     problems.append(
-                        f"{family}[{position}].name: {name!r} is taken by {family}[{names.index(name)}]; "
+                        f"{family}[{position}].name: {name!r} is taken by "
+                        f"{family}[{names.index(name)}]; "
                         "give each member its own name"
                     )
                 if name == UNTRAINED:

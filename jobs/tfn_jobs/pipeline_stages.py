@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, RefinerSpec
+from tfn_jobs.data_location import DataLocation
+from tfn_jobs.member_specs import UNTRAINED, MemberSpec
 from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step, SyntheticDataSpec
-from tfn_jobs.prepare import DataLocation
 from tfn_platform.stages import Stage
-
-MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,9 @@ def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> Pipeli
     fuse = Stage("fuse", fusion, (*_trained(classifiers), propose, *_trained(refiners)))
     measured = tuple(member.stage for member in (*classifiers, *bmns, *refiners))
     evaluate = Stage("evaluate", {}, (*measured, propose, fuse))
-    report = Stage("report", {"timelines": spec.evaluation.timelines}, (evaluate,))
+    report = Stage(
+        "report", {"name": spec.name, "timelines": spec.evaluation.timelines}, (evaluate,)
+    )
     return PipelineStages(
         synthesize,
         prepare,

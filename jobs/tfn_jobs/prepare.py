@@ -1,46 +1,23 @@
-"""Job: match annotations with video files, look into each file, and write VIDEOS, ANNOTATIONS, QUARANTINE."""
+"""Job: match annotations with video files, and write VIDEOS, ANNOTATIONS, QUARANTINE."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from tfn_jobs.console import with_progress
-from tfn_platform.datasets import DATASETS
+from tfn_jobs.data_location import DataLocation, read_annotations, split_uri, video_sizes
 from tfn_platform.datasets.annotated_video import AnnotatedVideo
 from tfn_platform.errors import DataError, StageError
 from tfn_platform.map_table import map_rows
 from tfn_platform.parquet import write_table
 from tfn_platform.stages import Stage
-from tfn_platform.store import StageFolder, Store
+from tfn_platform.store import StageFolder
 from tfn_platform.tables import ANNOTATIONS, QUARANTINE, VIDEOS, QuarantineReason
 from tfn_platform.video import VideoError, probe_video
 
 FINGERPRINT_BYTES = 1 << 16
-VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
-
-
-@dataclass(frozen=True)
-class DataLocation:
-    """Where a data set lies, and in which layout its annotation is."""
-
-    annotation_format: str
-    annotations_uri: str
-    videos_uri: str
-    max_quarantined_share: float
-
-    def fingerprint(self) -> str:
-        """Changes when the annotation changes, or when a video file comes, goes or changes its size."""
-        store, name = _split(self.annotations_uri)
-        digest = hashlib.sha256(store.read_bytes(name))
-        for file_name, size in sorted(_video_sizes(self.videos_uri).items()):
-            digest.update(f"{file_name}:{size};".encode())
-        return digest.hexdigest()[:16]
 
 
 def prepare(
@@ -78,15 +55,9 @@ def prepare(
     return {"videos": len(usable), "quarantined": len(unusable)}
 
 
-def read_annotations(location: DataLocation) -> list[AnnotatedVideo]:
-    """Read the annotation, wherever it lies."""
-    with _local_copy(location.annotations_uri) as path:
-        return DATASETS[location.annotation_format](path)
-
-
 def _locate(annotated: list[AnnotatedVideo], videos_uri: str) -> list[dict[str, Any]]:
-    """Find the file of each annotated video; one without a file keeps the name it should have had."""
-    sizes = _video_sizes(videos_uri)
+    """Find the file of each annotated video; a missing one keeps the name that it should have."""
+    sizes = video_sizes(videos_uri)
     by_stem = {PurePosixPath(name).stem: name for name in sizes}
     rows = []
     for video in annotated:
@@ -124,7 +95,7 @@ def _look_into(row: dict[str, Any]) -> dict[str, Any]:
 
 def _fingerprint(uri: str, size_bytes: int) -> str:
     """A hash of the file's size and of its first and last 64 KiB."""
-    store, name = _split(uri)
+    store, name = split_uri(uri)
     digest = hashlib.sha256(str(size_bytes).encode())
     with store.filesystem.open_input_file(store.path(name)) as stream:
         digest.update(stream.read(FINGERPRINT_BYTES))
@@ -152,32 +123,3 @@ def _write(stage: Stage, folder: StageFolder, table: Any, rows: list[dict[str, A
     columns = {name: [row[name] for row in ordered] for name in table.schema.names}
     data = pa.table(columns, schema=table.schema)
     write_table(folder, table, data, contract=stage.contract(table))
-
-
-def _video_sizes(videos_uri: str) -> dict[str, int]:
-    store = Store.open(videos_uri)
-    selector = pa.fs.FileSelector(store.path(""))
-    return {
-        info.base_name: info.size
-        for info in store.filesystem.get_file_info(selector)
-        if info.type == pa.fs.FileType.File
-        and PurePosixPath(info.base_name).suffix.lower() in VIDEO_SUFFIXES
-    }
-
-
-def _split(uri: str) -> tuple[Store, str]:
-    """A file's folder, as a store, and its name."""
-    parent, _, name = uri.rpartition("/")
-    return Store.open(parent), name
-
-
-@contextmanager
-def _local_copy(uri: str) -> Iterator[Path]:
-    if "://" not in uri:
-        yield Path(uri)
-        return
-    store, name = _split(uri)
-    with TemporaryDirectory() as temporary:
-        path = Path(temporary) / name
-        path.write_bytes(store.read_bytes(name))
-        yield path

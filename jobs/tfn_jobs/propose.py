@@ -1,10 +1,10 @@
-"""Job: fuse the boundary maps of all BMNs with learned weights and decode them to PROPOSALS (paper, section 2.2).
+"""Job: fuse the boundary maps of all BMNs and decode them to PROPOSALS (paper, section 2.2).
 
-The weights for an evaluation video are fitted on the other folds; training videos, which only feed the
-refiners, get the mean of all folds' weights.
+The weights for an evaluation video are fitted on the other folds; training videos, which only feed
+the refiners, get the mean of all folds' weights.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from tfn_jobs.bmn_member import VIDEOS_PER_PART, segments_in_extent
+from tfn_jobs.boundary_map_tables import MAP_NAMES, VIDEOS_PER_PART, maps_of_part
 from tfn_jobs.console import with_progress
 from tfn_jobs.folds import assign_folds
-from tfn_jobs.member_data import MemberData, batches
+from tfn_jobs.member_data import MemberData, batches, segments_in_extent
 from tfn_jobs.pipeline_spec import FusionSpec
 from tfn_jobs.proposal_tables import FUSED, MEAN, VideoProposals, proposal_rows, ranked_for
 from tfn_jobs.weights_file import write_weights
 from tfn_models.bmn.decode import Scoring, decode_proposals
 from tfn_models.bmn.targets import bmn_targets
-from tfn_models.boundary_maps import BoundaryMaps, unpack_valid_cells
+from tfn_models.boundary_maps import BoundaryMaps
 from tfn_models.fusion.boundary_maps import (
     MapWeights,
     fit_map_weights,
@@ -31,12 +31,11 @@ from tfn_models.fusion.boundary_maps import (
 )
 from tfn_models.nms import DETECTION_NMS, RECALL_NMS, SoftNms, soft_nms
 from tfn_platform.map_table import map_rows
-from tfn_platform.parquet import read_part, write_table
+from tfn_platform.parquet import write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
-from tfn_platform.tables import BOUNDARY_MAPS, PROPOSALS
+from tfn_platform.tables import PROPOSALS
 
-MAP_NAMES = ("start", "end", "classification", "regression")
 # Proposals are ranked for recall (AR, AUC) and for detection (mAP, refiners) by different scores.
 NMS: dict[Scoring, SoftNms] = {"detection": DETECTION_NMS, "recall": RECALL_NMS}
 
@@ -54,7 +53,7 @@ class ProposeJob:
 
 
 def propose(job: ProposeJob) -> dict[str, int]:
-    """Write PROPOSALS: fused ones of all videos; each member's, each baseline's and the mean's of those scored.
+    """Write PROPOSALS: the fused of all videos; members', baselines' and mean's of those scored.
 
     Returns:
         Figures for the commit.
@@ -108,24 +107,11 @@ def _read_maps(
     """The maps of some videos, by their index."""
     maps = {}
     for part in sorted({v // VIDEOS_PER_PART for v in videos}):
-        of_part = dict(_maps_of_part(folder, part))
+        of_part = dict(maps_of_part(folder, part))
         for v in videos:
             if v // VIDEOS_PER_PART == part:
                 maps[v] = of_part[data.videos[v].video_id]
     return maps
-
-
-def _maps_of_part(folder: StageFolder, part: int) -> Iterator[tuple[str, BoundaryMaps]]:
-    for row in read_part(folder, BOUNDARY_MAPS, part).to_pylist():
-        yield (
-            row["video_id"],
-            BoundaryMaps(
-                start=torch.tensor(row["start"])[None],
-                end=torch.tensor(row["end"])[None],
-                classification=unpack_valid_cells(torch.tensor(row["classification"]))[None],
-                regression=unpack_valid_cells(torch.tensor(row["regression"]))[None],
-            ),
-        )
 
 
 def _stack(maps: Sequence[BoundaryMaps], num_bins: int) -> BoundaryMaps:
@@ -141,7 +127,7 @@ def _mean_weights(weights: Sequence[MapWeights]) -> MapWeights:
 
 @dataclass(frozen=True)
 class _VideoSpan:
-    """A video's name, the span of its bins and its own length in seconds, and its fold (None: training)."""
+    """A video, the span of its bins and its length in seconds, and its fold (None: training)."""
 
     video_id: str
     extent_seconds: float
@@ -164,8 +150,8 @@ class _DecodePart:
         """A part's number in, its rows of PROPOSALS as an Arrow stream out."""
         torch.set_num_threads(1)
         part = int(row["item"])
-        members = {name: dict(_maps_of_part(f, part)) for name, f in self.members.items()}
-        baselines = {name: dict(_maps_of_part(f, part)) for name, f in self.baselines.items()}
+        members = {name: dict(maps_of_part(f, part)) for name, f in self.members.items()}
+        baselines = {name: dict(maps_of_part(f, part)) for name, f in self.baselines.items()}
         proposals: dict[str, dict[str, VideoProposals]] = {}
         for span in self.spans[part]:
             own = {name: of_video[span.video_id] for name, of_video in members.items()}
@@ -186,7 +172,7 @@ class _DecodePart:
         members: Mapping[str, BoundaryMaps],
         baselines: Mapping[str, BoundaryMaps],
     ) -> dict[str, BoundaryMaps]:
-        """The fused maps of every video; for those that are scored also what they are compared with."""
+        """The fused maps of every video; of those scored also what they are compared with."""
         every, num_bins = list(members.values()), self.fusion.num_bins
         if span.fold is None:
             return {FUSED: fuse_boundary_maps(every, self.mean_weights, num_bins=num_bins)}

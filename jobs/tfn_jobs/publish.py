@@ -1,7 +1,8 @@
-"""Put what the stages have made into MLflow: curves, figures, weights, the report. Again changes nothing.
+"""Put what the stages have made into MLflow: curves, figures, weights, the report.
 
-Live curves are drawn while members train. This fills in whatever they missed: members that an earlier run
-made, and epochs that a tracking server which was away did not hear of.
+Doing it again changes nothing. Live curves are drawn while members train. This fills in whatever
+they missed: members that an earlier run made, and epochs that a tracking server which was away did
+not hear of.
 """
 
 from collections.abc import Mapping
@@ -54,11 +55,12 @@ def open_tracking(spec: PipelineSpec, stages: PipelineStages, store: Store) -> T
 
 
 def trained_stages(spec: PipelineSpec, stages: PipelineStages) -> list[TrainedStage]:
-    """The backbone and all members."""
+    """The backbone and all members; the baselines of all families are one row of the evaluation."""
     backbone = TrainedStage(stages.finetune, BACKBONE, stages.finetune.settings)
     members = [
         TrainedStage(member.stage, member.stage.name.partition("/")[0], member.stage.settings)
         for member in stages.members
+        if not member.is_baseline
     ]
     return [backbone, *members] if spec.backbone.finetune else members
 
@@ -70,6 +72,11 @@ class LiveCurves:
         """Know the stages by their names."""
         self._tracking = tracking
         self._by_name = {entry.stage.name: entry for entry in trained}
+
+    @property
+    def stage_names(self) -> set[str]:
+        """The stages that have curves."""
+        return set(self._by_name)
 
     def __call__(self, stage_name: str, report: EpochReport) -> None:
         """Add one epoch of one stage."""
@@ -112,7 +119,7 @@ def _publish_trained(
 def _publish_row(
     tracking: Tracking, row: EvaluationRow, evaluation: Evaluation, stages: PipelineStages
 ) -> None:
-    """A step of the fusion, or the baseline: a run of its own, so that it compares with the members."""
+    """A step of the fusion, or the baseline: a run of its own, to compare with the members."""
     stage = Stage(row.name, {"of": row.stage_key}, (stages.evaluate,))
     weights = {
         f"weight.{entry.title}.{member}": round(weight, 4)

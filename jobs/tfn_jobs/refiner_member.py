@@ -1,4 +1,4 @@
-"""Train one Refine Network on the fused proposals and refine those of the evaluation videos (paper, 1.3, 2.3)."""
+"""Train one Refine Network, and refine the evaluation videos' proposals (paper, 1.3 and 2.3)."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class RefinerData:
 
 @dataclass(frozen=True)
 class RefineBatch:
-    """Features [B, T, F] with mask [B, T], proposals [B, N, 2] in clips with mask, and segments in clips."""
+    """Features [B, T, F], proposals [B, N, 2] in clips, each with a mask, and segments in clips."""
 
     features: torch.Tensor
     mask: torch.Tensor
@@ -168,7 +168,7 @@ def _batch(
 def _predict(
     model: nn.Module, spec: RefinerSpec, data: RefinerData, *, device: torch.device
 ) -> dict[str, VideoProposals]:
-    """Where the last stage leaves all proposals of the evaluation videos, and their predicted IoU."""
+    """The evaluation videos' proposals as the last stage leaves them, and their predicted IoU."""
     model.eval()
     refined: dict[str, VideoProposals] = {}
     videos = data.videos

@@ -1,6 +1,5 @@
-"""`tfn run`, `status` and `report`: the pipeline, its runs in MLflow, and what the user is told at the end."""
+"""`tfn run`, `status` and `report`: the pipeline, its runs in MLflow, and what the user is told."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.table import Table
@@ -11,8 +10,6 @@ from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_jobs.result_table import CONSOLE_COLUMNS, rows_for_console
 from tfn_platform.errors import StageError
 from tfn_platform.training import EpochReport
-
-OnEpoch = Callable[[str, EpochReport], None]
 
 
 def run_and_publish(pipeline: Pipeline, *, address: str | None, spec_path: Path) -> None:
@@ -58,20 +55,18 @@ def say_status(pipeline: Pipeline) -> None:
 
 def _run_tracked(pipeline: Pipeline, *, address: str | None) -> None:
     from tfn_jobs.publish import LiveCurves, open_tracking, publish, trained_stages
-    from tfn_platform.tracking import tolerate_absence
+    from tfn_platform.tracking import Patience, tolerate_absence
 
     spec, stages, store = pipeline.spec, pipeline.stages, pipeline.store
     tracking = None
     with tolerate_absence("the pipeline"):
         tracking = open_tracking(spec, stages, store)
-    curves: OnEpoch | None = (
-        LiveCurves(tracking, trained_stages(spec, stages)) if tracking else None
-    )
+    patience = Patience()
+    curves = LiveCurves(tracking, trained_stages(spec, stages)) if tracking else None
 
     def on_epoch(stage_name: str, report: EpochReport) -> None:
-        if curves is not None:
-            with tolerate_absence(f"an epoch of {stage_name}"):
-                curves(stage_name, report)
+        if curves is not None and stage_name in curves.stage_names:
+            patience.attempt(lambda: curves(stage_name, report), f"an epoch of {stage_name}")
 
     run_pipeline(pipeline, address=address, on_epoch=on_epoch)
     if spec.until != "report":

@@ -1,4 +1,4 @@
-"""Job: train all classifiers and BMNs, or all refiners, as one Ray Tune run (paper, sections 2.1 to 2.3)."""
+"""Job: train all classifiers and BMNs, or all refiners, as one Ray Tune run (paper, 2.1 to 2.3)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from tfn_jobs.bmn_member import train_bmn
 from tfn_jobs.classifier_member import train_classifier
 from tfn_jobs.console import progress_bar
 from tfn_jobs.member_data import MemberData
-from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, RefinerSpec
+from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberSpec
 from tfn_jobs.pipeline_spec import ResourcesSpec
 from tfn_jobs.refiner_member import RefinerData, train_refiner
 from tfn_jobs.reporting import OnMemberEpoch
@@ -16,8 +16,6 @@ from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.sweep import Report, SweepMember, run_sweep
 from tfn_platform.training import EpochReport, best_epoch
-
-MemberSpec = ClassifierSpec | BmnSpec | RefinerSpec
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,13 @@ def train_members(
         for task in missing
     ]
     total = sum(task.spec.training.num_epochs for task in missing)
+    seen: set[tuple[str, int]] = set()
     with progress_bar(total, what=name, unit="epoch") as bar:
 
         def advance(member: str, report: EpochReport) -> None:
-            bar.update()
+            # A trial that was restarted tells of its earlier epochs again.
+            bar.update((member, report.epoch) not in seen)
+            seen.add((member, report.epoch))
             loss = report.metrics.get("validation_loss", report.metrics["training_loss"])
             bar.set_postfix_str(f"{member} loss {loss:.3f}")
             on_epoch(member, report)

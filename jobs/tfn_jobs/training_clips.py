@@ -1,8 +1,8 @@
 """Clips inside annotated segments, drawn and decoded for fine-tuning (paper, section 1.1).
 
-An epoch is a seeded order of all segments. A segment is decoded once an epoch, and all clips drawn from it
-come from that decoding. A clip never looks outside its segment: in one shorter than a clip, the segment's
-first and last frames are held.
+An epoch is a seeded order of all segments. A segment is decoded once an epoch, and all clips drawn
+from it come from that decoding. A clip never looks outside its segment: in one shorter than a clip,
+the segment's first and last frames are held.
 """
 
 import collections
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tfn_jobs.frame_crop import center_square
 from tfn_jobs.labelled_videos import LabelledVideo
 from tfn_platform.video import read_ticks
 
@@ -31,7 +32,7 @@ class ClipGeometry:
 
 @dataclass(frozen=True)
 class SegmentVisit:
-    """One decoding of one segment, and the ticks (after the segment's first) that its clips start at."""
+    """One decoding of one segment, and its clips' first ticks, counted from the segment's first."""
 
     uri: str
     label: int
@@ -126,14 +127,6 @@ def read_clips(visit: SegmentVisit, geometry: ClipGeometry) -> NDArray[np.uint8]
     )
 
 
-def center_square(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The central square of frames [n, H, W, 3]."""
-    height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return frames[:, top : top + side, left : left + side]
-
-
 def _read_ahead(
     pool: ThreadPoolExecutor, visits: Sequence[SegmentVisit], geometry: ClipGeometry, ahead: int
 ) -> Iterator[NDArray[np.uint8]]:
@@ -171,7 +164,7 @@ def _segments(
 
 
 def _ticks_inside(segment: tuple[float, float], frame_rate: Fraction) -> tuple[int, int]:
-    """First tick inside a segment and how many there are; a segment between ticks gets the nearest."""
+    """First tick inside a segment and their number; a segment between ticks gets the nearest."""
     first = int(np.ceil(segment[0] * frame_rate))
     last = int(np.floor(segment[1] * frame_rate))
     return first, max(1, last - first + 1)

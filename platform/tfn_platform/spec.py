@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,18 +26,26 @@ class Spec(BaseModel):
 AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
-def load_spec(model: type[AnySpec], path: Path, *, overrides: Iterable[str] = ()) -> AnySpec:
+def load_spec(
+    model: type[AnySpec],
+    path: Path,
+    *,
+    overrides: Iterable[str] = (),
+    context: Mapping[str, bool] | None = None,
+) -> AnySpec:
     """Read a YAML file into a spec.
 
     Args:
         model: the spec class.
         path: the YAML file.
         overrides: settings such as ``bmns.d32.num_bins=24``, applied in order before the check.
+        context: handed to the spec's own checks.
 
     Raises:
         SpecError: the file cannot be read, or anything in it is wrong; lists all problems.
     """
-    return parse_spec(model, read_yaml(path, overrides=overrides), source=str(path))
+    data = read_yaml(path, overrides=overrides)
+    return parse_spec(model, data, source=str(path), context=context)
 
 
 def read_yaml(path: Path, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -50,15 +58,31 @@ def read_yaml(path: Path, *, overrides: Iterable[str] = ()) -> dict[str, Any]:
         raise SpecError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise SpecError(f"{path}: must hold a mapping of settings, got {type(data).__name__}")
+    data = {key: _without_sharing(value) for key, value in data.items()}
     for override in overrides:
         _apply_override(data, override)
     return data
 
 
-def parse_spec(model: type[AnySpec], data: dict[str, Any], *, source: str) -> AnySpec:
+def _without_sharing(value: Any) -> Any:
+    """A copy in which an alias (``*name``) is a value of its own: an override changes one place."""
+    if isinstance(value, dict):
+        return {key: _without_sharing(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_sharing(entry) for entry in value]
+    return value
+
+
+def parse_spec(
+    model: type[AnySpec],
+    data: dict[str, Any],
+    *,
+    source: str,
+    context: Mapping[str, bool] | None = None,
+) -> AnySpec:
     """Check `data` against `model`; raise one SpecError that lists every problem found."""
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=context)
     except ValidationError as error:
         problems = _of_the_closest_union_member(error.errors(), data)
         lines = [f"  {_describe(problem, model, data)}" for problem in problems]

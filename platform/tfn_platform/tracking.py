@@ -7,6 +7,7 @@ the stage folders.
 """
 
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,20 +16,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-from mlflow.entities import Metric, Param, Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+# MLflow's own patience with a server that is away is minutes a call; it reads this when imported.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from tfn_platform.stages import Stage
-from tfn_platform.store import Store
-from tfn_platform.training import EpochReport
+from matplotlib.figure import Figure  # noqa: E402
+from mlflow.entities import Metric, Param, Run, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.tracking import MlflowClient  # noqa: E402
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID  # noqa: E402
+
+from tfn_platform.stages import Stage  # noqa: E402
+from tfn_platform.store import Store  # noqa: E402
+from tfn_platform.training import EpochReport  # noqa: E402
 
 LOGGER = logging.getLogger(__name__)
 KEY_TAG = "tfn.key"
 MAX_PARAMETER_LENGTH = 500
 MAX_PARAMETERS_PER_REQUEST = 100
+PAUSE_SECONDS = 60.0
+LATER = "a later run will fill it in"
 
 
 def default_tracking_folder(store: Store) -> Path:
@@ -69,7 +76,7 @@ class Tracking:
         found = client.get_experiment_by_name(experiment)
         location = artifacts if uri.startswith("sqlite:") else None
         experiment_id = (
-            found.experiment_id if found else client.create_experiment(experiment, location)
+            found.experiment_id if found else _create_experiment(client, experiment, location)
         )
         run = _find_run(client, experiment_id, key, parent=None)
         if run is None:
@@ -179,15 +186,29 @@ def tolerate_absence(what: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, OSError) as error:
-        LOGGER.warning(
-            "tracking: %s could not be logged (%s); a later run will fill it in", what, error
-        )
+        LOGGER.warning("tracking: %s could not be logged (%s); %s", what, error, LATER)
 
 
-def guarded(log: Callable[[], None], what: str) -> None:
-    """Call `log` under `tolerate_absence`."""
-    with tolerate_absence(what):
-        log()
+class Patience:
+    """Logs while the tracking server answers; once it does not, asks it again only after a while.
+
+    Without this, each of many calls would hold up the training by the client's own time-outs.
+    """
+
+    def __init__(self, pause_seconds: float = PAUSE_SECONDS) -> None:
+        """After a failure nothing is tried for `pause_seconds`."""
+        self._pause_seconds = pause_seconds
+        self._silent_until = 0.0
+
+    def attempt(self, log: Callable[[], None], what: str) -> None:
+        """Call `log`, or leave it out while the server is given time to come back."""
+        if time.monotonic() < self._silent_until:
+            return
+        try:
+            log()
+        except (MlflowException, OSError) as error:
+            self._silent_until = time.monotonic() + self._pause_seconds
+            LOGGER.warning("tracking: %s could not be logged (%s); %s", what, error, LATER)
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -199,6 +220,13 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def _create_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    # Without this tag the UI first shows its pages for language models.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    experiment_id: str = client.create_experiment(name, artifacts, tags=tags)
+    return experiment_id
 
 
 def _find_run(

@@ -12,10 +12,10 @@ from mlflow.tracking import MlflowClient
 from tfn_platform.stages import Stage
 from tfn_platform.store import Store
 from tfn_platform.tracking import (
+    Patience,
     Tracking,
     default_tracking_uri,
     flatten,
-    guarded,
     tolerate_absence,
 )
 from tfn_platform.training import EpochReport
@@ -159,13 +159,31 @@ def test_an_absent_server_costs_a_warning(caplog: pytest.LogCaptureFixture) -> N
 
     with caplog.at_level(logging.WARNING), tolerate_absence("the report"):
         fail()
-    guarded(fail, "an epoch")
     assert [record.getMessage() for record in caplog.records] == [
-        f"tracking: {what} could not be logged (no answer); a later run will fill it in"
-        for what in ("the report", "an epoch")
+        "tracking: the report could not be logged (no answer); a later run will fill it in"
     ]
     with pytest.raises(ZeroDivisionError), tolerate_absence("x"):
         raise ZeroDivisionError
+
+
+def test_patience_leaves_calls_out_until_its_pause_is_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("tfn_platform.tracking.time.monotonic", lambda: now)
+    calls: list[str] = []
+
+    def fail() -> None:
+        calls.append("failed")
+        raise MlflowException("no answer")
+
+    patience = Patience(pause_seconds=60)
+    patience.attempt(fail, "an epoch")
+    patience.attempt(lambda: calls.append("too early"), "an epoch")
+    now += 61
+    patience.attempt(lambda: calls.append("logged"), "an epoch")
+    assert calls == ["failed", "logged"]
+    assert len(caplog.records) == 1
 
 
 def test_flatten() -> None:

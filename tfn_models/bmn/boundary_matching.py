@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tfn_models.boundary_maps import valid_cell_index
@@ -86,7 +87,11 @@ def sampling_table(num_bins: int, num_samples: int, positions_per_sample: int) -
 
 
 def _gather_table(
-    outputs: np.ndarray, inputs: np.ndarray, numerators: np.ndarray, *, num_outputs: int
+    outputs: NDArray[np.int64],
+    inputs: NDArray[np.int64],
+    numerators: NDArray[np.int64],
+    *,
+    num_outputs: int,
 ) -> GatherTable:
     order = np.argsort(outputs, kind="stable")
     counts = np.bincount(outputs, minlength=num_outputs)

@@ -47,8 +47,8 @@ def decode_proposals(
     Args:
         maps: of one video (B = 1).
         scoring: "detection" is cls^1.2 * reg, "recall" is start * end * cls * reg.
-        candidates: which bins may be boundaries: "peaks" and high ones (see `candidate_boundaries`),
-            or "all", which costs D²/2 candidates and finds more in short videos of few bins.
+        candidates: which bins may be boundaries: "peaks" and high ones (`candidate_boundaries`), or
+            "all", which costs D²/2 candidates and finds more in short videos of few bins.
         extent_seconds: the span, from 0, that the D bins cover. The window of bins t .. e becomes
             [t, e + 1] / D * extent_seconds, as in the targets.
         video_seconds: proposals are clipped to it, and left out when nothing remains.

@@ -1,0 +1,51 @@
+"""Kinds of value that several parts of the pipeline spec hold, checked where they are written."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo
+
+
+RUNS_ELSEWHERE = "runs_elsewhere"
+"""In the context of a check: the spec is for a cluster, whose files are not here to be looked at."""
+
+
+def _fraction(text: str) -> str:
+    """Exact positive number, such as 15, 0.5, 30000/1001."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"must be a number or a fraction such as 8/15, got {text!r}") from None
+    if value <= 0:
+        raise ValueError(f"must be positive, got {text!r}")
+    return str(value)
+
+
+def _existing(uri: str, info: ValidationInfo) -> str:
+    """A file or folder that is there; local ones become absolute, so that workers find them too."""
+    if "://" in uri:
+        return uri
+    if info.context and info.context.get(RUNS_ELSEWHERE):
+        if not uri.startswith("/"):
+            raise ValueError(f"must be absolute, or a URI, for a cluster to find it, got {uri!r}")
+        return uri
+    path = Path(uri).expanduser().resolve()
+    if not path.exists():
+        raise ValueError(f"there is no file or folder {uri!r} (looked for {str(path)!r})")
+    return str(path)
+
+
+def one_of(names: list[str], what: str) -> AfterValidator:
+    """Only these names; the error lists them."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"no {what} {name!r}; there are: {', '.join(sorted(names))}")
+        return name
+
+    return AfterValidator(check)
+
+
+ExactNumber = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_fraction)]
+ExistingUri = Annotated[str, AfterValidator(_existing)]
