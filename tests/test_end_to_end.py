@@ -56,7 +56,7 @@ def test_first_run_makes_every_stage(undisturbed: FinishedRun) -> None:
 
 def test_damaged_video_is_in_quarantine(undisturbed: FinishedRun, tfn: Tfn) -> None:
     status = tfn("status", TINY, "--root", undisturbed.root)
-    assert "videos 15, quarantined 1" in status
+    assert "quarantined 1, videos 15" in status
 
 
 def test_results_are_printed(undisturbed: FinishedRun) -> None:

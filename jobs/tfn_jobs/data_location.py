@@ -11,6 +11,7 @@ from pyarrow import fs
 
 from tfn_platform.datasets import DATASETS
 from tfn_platform.datasets.annotated_video import AnnotatedVideo
+from tfn_platform.errors import DataError
 from tfn_platform.store import Store
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
@@ -27,26 +28,37 @@ class DataLocation:
 
     def fingerprint(self) -> str:
         """Changes when the annotation does, or when a video file comes, goes or changes size."""
-        store, name = split_uri(self.annotations_uri)
-        digest = hashlib.sha256(store.read_bytes(name))
+        digest = hashlib.sha256()
+        for store, name in _annotation_files(self.annotations_uri):
+            digest.update(store.read_bytes(name))
         for file_name, size in sorted(video_sizes(self.videos_uri).items()):
             digest.update(f"{file_name}:{size};".encode())
         return digest.hexdigest()[:16]
 
 
 def read_annotations(location: DataLocation) -> list[AnnotatedVideo]:
-    """Read the annotation, wherever it lies."""
-    with _local_copy(location.annotations_uri) as path:
-        return DATASETS[location.annotation_format](path)
+    """Read the annotation, a file or (in some layouts) a folder, wherever it lies.
+
+    Raises:
+        DataError: it is not there, or does not say what it should.
+    """
+    try:
+        with _local_copy(location.annotations_uri) as path:
+            return DATASETS[location.annotation_format](path)
+    except OSError as error:
+        raise DataError(f"{location.annotations_uri}: cannot be read: {error}") from error
 
 
 def video_sizes(videos_uri: str) -> dict[str, int]:
-    """Bytes of each video file of a folder, by file name."""
+    """Bytes of each video file of a folder, by file name; DataError if there is no such folder."""
     store = Store.open(videos_uri)
-    selector = fs.FileSelector(store.path(""))
+    try:
+        infos = store.filesystem.get_file_info(fs.FileSelector(store.path("")))
+    except OSError as error:
+        raise DataError(f"{videos_uri}: the videos cannot be listed: {error}") from error
     return {
         info.base_name: info.size
-        for info in store.filesystem.get_file_info(selector)
+        for info in infos
         if info.type == fs.FileType.File
         and PurePosixPath(info.base_name).suffix.lower() in VIDEO_SUFFIXES
     }
@@ -58,13 +70,24 @@ def split_uri(uri: str) -> tuple[Store, str]:
     return Store.open(parent), name
 
 
+def _annotation_files(uri: str) -> list[tuple[Store, str]]:
+    """The annotation's file, or the files of its folder in the order of their names."""
+    store, name = split_uri(uri)
+    if store.filesystem.get_file_info(store.path(name)).type != fs.FileType.Directory:
+        return [(store, name)]
+    folder = Store.open(uri)
+    return [(folder, file_name) for file_name in folder.list_files("")]
+
+
 @contextmanager
 def _local_copy(uri: str) -> Iterator[Path]:
+    """The annotation as a path of this machine; one in an object store is copied for a while."""
     if "://" not in uri:
         yield Path(uri)
         return
-    store, name = split_uri(uri)
+    files = _annotation_files(uri)
     with TemporaryDirectory() as temporary:
-        path = Path(temporary) / name
-        path.write_bytes(store.read_bytes(name))
-        yield path
+        for store, name in files:
+            (Path(temporary) / name).write_bytes(store.read_bytes(name))
+        is_file = len(files) == 1 and files[0][1] == uri.rpartition("/")[2]
+        yield Path(temporary) / files[0][1] if is_file else Path(temporary)

@@ -204,9 +204,9 @@ class _Scorer:
         )
 
     def _recall(self, proposals: Proposals) -> ProposalRecall:
-        return proposal_recall(
-            self.truth.segments, self.truth.number(proposal_rows({"": proposals}))
-        )
+        # Fused proposals are those of all videos; the metric spreads its allowance over what it gets.
+        own = {name: proposals[name] for name in self.video_ids if name in proposals}
+        return proposal_recall(self.truth.segments, self.truth.number(proposal_rows({"": own})))
 
     def _detections(self, logits: torch.Tensor, proposals: Proposals) -> DetectionMap:
         detections = detect(

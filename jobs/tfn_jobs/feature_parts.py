@@ -23,7 +23,6 @@ class _VideoProgress:
     detail: str = ""
     uri: str = ""
 
-    @property
     def is_over(self) -> bool:
         if self.num_clips is None:
             return False
@@ -57,15 +56,17 @@ class FeatureParts:
         """Take one row; return how many videos it finished (0 or 1)."""
         part = self._parts.setdefault(row["part"], {})
         video = part.setdefault(row["video_id"], _VideoProgress(uri=row["uri"]))
+        if video.is_over():
+            return 0  # a chunk that comes after the news that the video is damaged
         if row["is_end"]:
             video.num_clips = row["num_clips"]
             video.reason, video.detail = row["reason"], row["detail"]
         else:
             values = np.frombuffer(row["features"], np.float32)
             video.chunks[row["first_clip"]] = values.reshape(row["num_clips"], -1)
-        if not video.is_over:
+        if not video.is_over():
             return 0
-        if len(part) == self._part_sizes[row["part"]] and all(v.is_over for v in part.values()):
+        if len(part) == self._part_sizes[row["part"]] and all(v.is_over() for v in part.values()):
             self._write(row["part"], self._parts.pop(row["part"]))
         return 1
 

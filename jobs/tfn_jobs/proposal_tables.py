@@ -62,9 +62,10 @@ def proposals_of(table: pa.Table, member: str) -> dict[str, VideoProposals]:
     columns = [chosen[c].to_numpy() for c in ("start_seconds", "end_seconds", "score")]
     values = torch.from_numpy(np.stack(columns, axis=1))
     unique, first = np.unique(names.astype(str), return_index=True)
-    ends = [*first[1:], len(names)]
+    ends = [*first, len(names)][1:]
     return {
-        str(name): VideoProposals(values[begin:end, :2], values[begin:end, 2])
+        # Copies: a pickled view would carry the values of all videos.
+        str(name): VideoProposals(values[begin:end, :2].clone(), values[begin:end, 2].clone())
         for name, begin, end in zip(unique, first, ends, strict=True)
     }
 

@@ -6,9 +6,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-
 RUNS_ELSEWHERE = "runs_elsewhere"
-"""In the context of a check: the spec is for a cluster, whose files are not here to be looked at."""
+"""In the context of a check: the spec is for a cluster, whose files cannot be looked at here."""
 
 
 def _fraction(text: str) -> str:

@@ -80,7 +80,11 @@ def run_sweep(
         tune.with_resources(trial, lambda config: _resources(by_name[config["member"]])),
         param_space={"member": tune.grid_search(list(by_name))},
         tune_config=tune.TuneConfig(
-            trial_name_creator=_trial_name, trial_dirname_creator=_trial_name
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+            # Starting a process takes longer than a small member. All that a member leaves behind
+            # in its process is the state of torch's generators, and each one seeds them first.
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name=f"{name}-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}",

@@ -35,6 +35,7 @@ KEY_TAG = "tfn.key"
 MAX_PARAMETER_LENGTH = 500
 MAX_PARAMETERS_PER_REQUEST = 100
 PAUSE_SECONDS = 60.0
+CURVE = "training_loss"  # what every training reports after each epoch
 LATER = "a later run will fill it in"
 
 
@@ -122,14 +123,14 @@ class TrackedRun:
     @classmethod
     def reopen(cls, client: MlflowClient, run: Run) -> "TrackedRun":
         """Continue a run after the last epoch that it holds."""
-        logged = client.get_metric_history(run.info.run_id, "epoch")
+        logged = client.get_metric_history(run.info.run_id, CURVE)
         return cls(client, run.info.run_id, 1 + max((m.step for m in logged), default=-1))
 
     def log_epoch(self, report: EpochReport) -> None:
         """Add one point to each curve."""
         if report.epoch < self.next_epoch:
             return
-        self._log({"epoch": float(report.epoch), **report.metrics}, step=report.epoch)
+        self._log(report.metrics, step=report.epoch)
         self.next_epoch = report.epoch + 1
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:

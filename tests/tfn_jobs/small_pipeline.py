@@ -1,4 +1,4 @@
-"""A data set of a few numbers with everything that the members would predict on it, made without training."""
+"""A small data set with all that members would predict on it, made without training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -112,7 +112,7 @@ class SmallPipeline:
 
     @classmethod
     def predicted(cls, store: Store, videos: list[SmallVideo] | None = None) -> "SmallPipeline":
-        """All that `evaluate` reads; what the members predict depends on nothing but their names."""
+        """All that `evaluate` reads; what the members predict depends on their names alone."""
         small = cls.make(store, videos)
         for name, num_bins in (("one", 8), ("two", 12)):
             small.put_maps(name, num_bins=num_bins)

@@ -1,4 +1,4 @@
-"""Fusion of class scores and refined proposals: out of fold, and equal to the mean where the weights are."""
+"""Fusion of class scores and proposals: out of fold, and the mean where the weights are equal."""
 
 import json
 from collections.abc import Sequence

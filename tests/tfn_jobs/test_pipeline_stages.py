@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.tfn_jobs.conftest import MakeSpec
+from tfn_jobs.data_location import DataLocation
 from tfn_jobs.pipeline_spec import STEPS, PipelineSpec
 from tfn_jobs.pipeline_stages import PipelineStages, pipeline_stages
-from tfn_jobs.prepare import DataLocation
 
 MEMBERS = ["classifier/mean", "classifier/other", "classifier/untrained"]
 MEMBERS += ["bmn/d8", "bmn/d12", "bmn/untrained"]
@@ -35,7 +35,8 @@ CHANGES: list[tuple[dict[str, Any], list[str]]] = [
     ({}, []),
     ({"resources": {"model_actors": 3, "member_gpus": 0.5, "finetune_gpus": 1}}, []),
     ({"tracking": {"uri": "http://127.0.0.1:1", "experiment": "other"}}, []),
-    ({"name": "renamed"}, []),
+    # The page says which pipeline it reports on.
+    ({"name": "renamed"}, ["report"]),
     ({"until": "propose"}, []),
     ({"evaluation": {"timelines": 2}}, ["report"]),
     ({"bmns": [{"name": "d8", "num_bins": 8}, {"name": "d12", "num_bins": 12, "base_channels": 8}]},
@@ -48,7 +49,8 @@ CHANGES: list[tuple[dict[str, Any], list[str]]] = [
      ["refiner/full", "fuse", "evaluate", "report"]),
     ({"fusion": {"num_folds": 2, "num_bins": 8}}, REST),
     ({"evaluation": {"untrained_baseline": False}}, ["evaluate", "report"]),
-    ({"backbone": {"architecture": "slowfast_tiny", "batch_clips": 4}}, ["extract", *MEMBERS, *REST]),
+    ({"backbone": {"architecture": "slowfast_tiny", "batch_clips": 4}},
+     ["extract", *MEMBERS, *REST]),
     ({"clips": {"short_side": 32, "frames_per_clip": 8, "crop": "center", "stride_seconds": "1/4"}},
      ["extract", *MEMBERS, *REST]),
     ({"clips": {"short_side": 40, "frames_per_clip": 8, "crop": "center"}}, ALL[2:]),
