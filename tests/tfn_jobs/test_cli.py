@@ -13,7 +13,17 @@ from typer.testing import CliRunner
 from tfn_jobs import cli
 from tfn_platform.errors import StageError
 
-COMMANDS = ["run", "plan", "status", "report", "ui", "submit", "evaluate", "data", "data synthesize"]
+COMMANDS = [
+    "run",
+    "plan",
+    "status",
+    "report",
+    "ui",
+    "submit",
+    "evaluate",
+    "data",
+    "data synthesize",
+]
 
 
 @pytest.fixture

@@ -51,7 +51,9 @@ def make_everything(spec: PipelineSpec, store: Store) -> Pipeline:
             )
             for name, family in rows
         ],
-        weights=[FusionWeights(title="class scores", members=["mean", "other"], weights=[0.3, 0.7])],
+        weights=[
+            FusionWeights(title="class scores", members=["mean", "other"], weights=[0.3, 0.7])
+        ],
         detections_hash="0123456789abcdef",
     )
     for stage in stages.until("report"):
