@@ -52,6 +52,8 @@ def start_head(
     command += ["--node-ip-address=127.0.0.1"]
     command += [f"--port={free_port()}", f"--dashboard-port={dashboard_port}"]
     command += ["--dashboard-host=127.0.0.1", "--include-dashboard=true"]
+    # By default every Ray of a machine wants the same port for this, and jobs need it.
+    command += [f"--dashboard-agent-listen-port={free_port()}"]
     command += ["--object-store-memory=78643200", f"--temp-dir={folder}"]
     if os.geteuid() == 0:
         namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGKILL"]

@@ -1,8 +1,7 @@
 """The whole pipeline, in order: each step runs unless what it makes is already there."""
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -30,8 +29,6 @@ from tfn_platform.stages import PlannedStage, Stage, plan, remember, run_stage
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.tables import PROPOSALS
 from tfn_platform.training import EpochReport
-
-LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,6 @@ class _Run:
     pipeline: Pipeline
     on_epoch: Callable[[str, EpochReport], None]
     wanted: set[str]
-    skipped: list[str] = field(default_factory=list)
 
     def all(self) -> None:
         """The pipeline, from the videos to the report."""
