@@ -115,6 +115,7 @@ def metrics_of(root: Path) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_three_times(undisturbed: FinishedRun, tfn: Tfn, tmp_path: Path) -> None:
     check_ends_like(undisturbed, tfn, tmp_path, chosen_points(SEED, NUM_QUICK_KILLS))
 

@@ -11,7 +11,7 @@ from tests.tfn_process import TINY, FinishedRun, Tfn, printed_hash
 
 __all__ = ["s3_endpoint"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

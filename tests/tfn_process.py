@@ -15,7 +15,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = REPOSITORY / "tests" / "data" / "tiny.yaml"
-TIMEOUT_SECONDS = 280.0
+TIMEOUT_SECONDS = 600.0
 POLL_SECONDS = 0.01
 
 

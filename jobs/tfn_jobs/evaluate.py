@@ -204,7 +204,7 @@ class _Scorer:
         )
 
     def _recall(self, proposals: Proposals) -> ProposalRecall:
-        # Fused proposals are those of all videos; the metric shares its allowance among all it gets.
+        # Fused proposals are those of all videos; the metric shares its allowance among them all.
         own = {name: proposals[name] for name in self.video_ids if name in proposals}
         return proposal_recall(self.truth.segments, self.truth.number(proposal_rows({"": own})))
 

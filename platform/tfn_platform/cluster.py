@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray  # noqa: E402  (reads the settings above when it is imported)
+from ray._private import ray_constants  # noqa: E402
 
 from tfn_platform.errors import ResourceError  # noqa: E402
 
@@ -50,14 +51,15 @@ def _connect(address: str | None, local_cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address is None and not _inside_a_job():
         cpus = local_cpus or max(MIN_LOGICAL_CPUS, os.cpu_count() or 1)
-        ray.init(
-            num_cpus=cpus,
-            include_dashboard=False,
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
-            **quiet,
-        )
+        with _no_part_of_a_cluster():
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(Path(tempfile.gettempdir()) / "ray"),
+                **quiet,
+            )
         return
     try:
         if address is not None:
@@ -68,6 +70,20 @@ def _connect(address: str | None, local_cpus: int | None) -> None:
             f"no Ray cluster answers at {address!r}: {error}; start one with `ray up cluster.yaml` "
             "or `ray start --head`, or leave --address out to run on this machine"
         ) from error
+
+
+@contextmanager
+def _no_part_of_a_cluster() -> Iterator[None]:
+    """Keep a Ray that starts inside the block on loopback.
+
+    Otherwise it takes "127.0.0.1" for the machine's own address and listens on every interface.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _require_listener(address: str) -> None:

@@ -111,16 +111,18 @@ class SmallPipeline:
         return small
 
     @classmethod
-    def predicted(cls, store: Store, videos: list[SmallVideo] | None = None) -> "SmallPipeline":
+    def predicted(
+        cls, store: Store, videos: list[SmallVideo] | None = None, *, fusion: FusionSpec = FUSION
+    ) -> "SmallPipeline":
         """All that `evaluate` reads; what the members predict depends on their names alone."""
         small = cls.make(store, videos)
         for name, num_bins in (("one", 8), ("two", 12)):
             small.put_maps(name, num_bins=num_bins)
-        small.commit(PROPOSE, propose(small.propose_job()))
+        small.commit(PROPOSE, propose(small.propose_job(fusion)))
         for name in ("one", "two"):
             small.put_scores(name)
             small.put_refined(name)
-        small.commit(FUSE, fuse(small.fuse_job()))
+        small.commit(FUSE, fuse(small.fuse_job(fusion)))
         return small
 
     def folder(self, stage: Stage) -> StageFolder:

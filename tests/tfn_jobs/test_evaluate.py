@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tfn_jobs.small_pipeline import CLASS_NAMES, SmallPipeline, SmallVideo
+from tests.tfn_jobs.small_pipeline import CLASS_NAMES, FUSION, SmallPipeline, SmallVideo
 from tfn_jobs.class_score_tables import logits_of
 from tfn_jobs.detection_tables import DETECTIONS_FILE
 from tfn_jobs.evaluate import evaluate
@@ -14,6 +14,7 @@ from tfn_jobs.evaluate_files import evaluate_files
 from tfn_jobs.evaluation import BASELINE_ROW, FINAL_ROW, Evaluation
 from tfn_jobs.proposal_tables import FUSED, proposals_of, ranked_for
 from tfn_platform.parquet import read_table
+from tfn_platform.store import Store
 from tfn_platform.tables import PROPOSALS
 
 
@@ -71,8 +72,11 @@ def test_detections_score_as_their_file_does(predicted: SmallPipeline, tmp_path:
 
 @pytest.mark.parametrize(("row", "member"), [("fusion/proposals", FUSED), ("bmn/two", "two")])
 def test_proposals_score_as_their_file_does(
-    predicted: SmallPipeline, tmp_path: Path, row: str, member: str
+    store: Store, in_process: None, tmp_path: Path, row: str, member: str
 ) -> None:
+    """The fused proposals of training videos, which are many here, were counted in, too."""
+    fusion = FUSION.model_copy(update={"num_bins": 24, "proposals_per_video": 100})
+    predicted = SmallPipeline.predicted(store, fusion=fusion)
     truth = write_truth(tmp_path / "truth.json", predicted.videos)
     table, _ = read_table(predicted.evaluate_job().proposed, PROPOSALS)
     results: dict[str, list[dict[str, object]]] = {

@@ -22,7 +22,7 @@ def test_videos_and_features_belong_together(small: SmallPipeline) -> None:
     for v, video in enumerate(data.videos):
         features = data.feature_tensor(v)
         assert features.shape == (lengths[video.video_id], 3)
-        assert torch.equal(features, torch.from_numpy(reader.read(video.video_id)))
+        assert torch.equal(features, torch.tensor(reader.read(video.video_id)))
         assert data.extent_seconds(v) == 0.5 * lengths[video.video_id]
     assert data.of_subset("training") == [0, 1, 2, 3]
     assert data.of_subset("validation") == list(range(4, 12))

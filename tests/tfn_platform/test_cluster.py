@@ -80,3 +80,46 @@ def test_an_existing_connection_is_used_and_left_alone() -> None:
         assert ray.is_initialized()
     assert ray.is_initialized()
     assert time.monotonic() - start < 1
+
+
+LISTENERS = """
+import os, ray
+from pathlib import Path
+from tfn_platform.cluster import connection
+
+
+def descendants(parent):
+    for task in Path(f"/proc/{parent}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield child
+            yield from descendants(child)
+
+
+with connection(None, local_cpus=1):
+    ray.get(ray.remote(lambda: 1).remote())
+    sockets = set()
+    for process in [str(os.getpid()), *descendants(os.getpid())]:
+        for handle in Path(f"/proc/{process}/fd").iterdir():
+            try:
+                sockets.add(os.readlink(handle).removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                pass
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                print(fields[1].split(":")[0])
+"""
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
+def test_a_ray_started_here_listens_on_loopback_only() -> None:
+    """Ray takes 127.0.0.1 for the machine's own address, and was open on every interface."""
+    result = subprocess.run(
+        [sys.executable, "-c", LISTENERS], capture_output=True, text=True, timeout=200
+    )
+    assert result.returncode == 0, result.stderr
+    addresses = set(result.stdout.split())
+    assert addresses and addresses <= LOOPBACK
