@@ -64,6 +64,15 @@ def video_sizes(videos_uri: str) -> dict[str, int]:
     }
 
 
+def file_hash(uri: str) -> str:
+    """A hash of a file's content, wherever it lies."""
+    store, name = split_uri(uri)
+    try:
+        return hashlib.sha256(store.read_bytes(name)).hexdigest()[:16]
+    except OSError as error:
+        raise DataError(f"{uri}: cannot be read: {error}") from error
+
+
 def split_uri(uri: str) -> tuple[Store, str]:
     """A file's folder, as a store, and its name."""
     parent, _, name = uri.rpartition("/")

@@ -28,6 +28,7 @@ from tfn_models.fusion.class_scores import fit_class_weights, fuse_class_scores
 from tfn_models.fusion.proposals import RefinedVideo, fit_refiner_weights, fuse_refined
 from tfn_models.fusion.weights import uniform_weights
 from tfn_models.nms import DETECTION_NMS, soft_nms
+from tfn_platform.errors import StageError
 from tfn_platform.parquet import content_hash, read_table, write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
@@ -112,6 +113,8 @@ def _fuse_refiners(
     weights = []
     videos = {v: fold for v, fold in zip(evaluated, fold_of.tolist(), strict=True)}
     known = {v: _refined_video(job, v, by_member) for v in videos if _id(job, v) in inputs}
+    if not known:
+        raise StageError(f"{job.proposed.uri}: no video of the evaluation subset has proposals")
     uniform = uniform_weights(len(by_member))
     for fold in range(job.fusion.num_folds):
         weights.append(fit_refiner_weights([r for v, r in known.items() if videos[v] != fold]))

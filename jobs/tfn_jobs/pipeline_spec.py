@@ -38,7 +38,7 @@ class SyntheticDataSpec(Spec):
 class AnnotatedDataSpec(Spec):
     """Videos in a folder, and an annotation file."""
 
-    format: Annotated[str, one_of(sorted(DATASETS), "annotation format")]
+    format: Annotated[str, one_of(sorted(DATASETS), "annotation format", elsewhere=("synthetic",))]
     """Layout of the annotation."""
     annotations: ExistingUri
     """The annotation file: a path or a URI."""

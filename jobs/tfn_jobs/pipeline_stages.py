@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tfn_jobs.data_location import DataLocation
+from tfn_jobs.data_location import DataLocation, file_hash
 from tfn_jobs.member_specs import UNTRAINED, MemberSpec
 from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step, SyntheticDataSpec
 from tfn_platform.stages import Stage
@@ -82,6 +82,8 @@ def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> Pipeli
         data = {**_settings(spec.dataset), "content": location.fingerprint()}
         prepare = Stage("prepare", {**subsets, **data})
     backbone = _settings(spec.backbone, without=("batch_clips", "num_threads"))
+    if spec.backbone.checkpoint is not None:
+        backbone["checkpoint"] = file_hash(spec.backbone.checkpoint)
     seed = {"seed": spec.seed}
     cut = _settings(spec.clips, without=("stride_seconds", "crop"))
     finetune = Stage("finetune", {**backbone, **seed, "clips": cut}, (prepare,))

@@ -35,12 +35,14 @@ def _existing(uri: str, info: ValidationInfo) -> str:
     return str(path)
 
 
-def one_of(names: list[str], what: str) -> AfterValidator:
-    """Only these names; the error lists them."""
+def one_of(names: list[str], what: str, *, elsewhere: tuple[str, ...] = ()) -> AfterValidator:
+    """Only these names; the error lists them, and those that other specs take in this place."""
 
     def check(name: str) -> str:
         if name not in names:
-            raise ValueError(f"no {what} {name!r}; there are: {', '.join(sorted(names))}")
+            raise ValueError(
+                f"no {what} {name!r}; there are: {', '.join(sorted([*names, *elsewhere]))}"
+            )
         return name
 
     return AfterValidator(check)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tfn_jobs.data_location import DataLocation, read_annotations, video_sizes
+from tfn_jobs.data_location import DataLocation, file_hash, read_annotations, video_sizes
 from tfn_platform.errors import DataError
 
 
@@ -40,3 +40,12 @@ def test_missing_places_are_named(tmp_path: Path) -> None:
         read_annotations(location(tmp_path, "none.json"))
     with pytest.raises(DataError, match="nowhere: the videos cannot be listed"):
         video_sizes(str(tmp_path / "nowhere"))
+
+
+def test_file_hash_follows_the_content(tmp_path: Path) -> None:
+    (tmp_path / "weights.pt").write_bytes(b"1")
+    before = file_hash(str(tmp_path / "weights.pt"))
+    (tmp_path / "weights.pt").write_bytes(b"2")
+    assert file_hash(str(tmp_path / "weights.pt")) != before
+    with pytest.raises(DataError, match=r"none\.pt"):
+        file_hash(str(tmp_path / "none.pt"))

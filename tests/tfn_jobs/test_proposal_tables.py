@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import torch
 
@@ -47,3 +49,10 @@ def test_rankings_have_their_own_names() -> None:
 def test_segments_need_scores() -> None:
     with pytest.raises(ValueError, match="segments"):
         VideoProposals(torch.zeros(3, 2), torch.zeros(2))
+
+
+def test_one_video_is_pickled_without_the_others() -> None:
+    """As views of one tensor, each video's proposals carried the values of all of them."""
+    many = {f"v{number}": proposals((1.0, 2.0, 0.5)) for number in range(1000)}
+    one = proposals_of(proposal_rows({"one": many}), "one")["v0"]
+    assert len(pickle.dumps(one)) < 1.5 * len(pickle.dumps(many["v0"]))
