@@ -69,6 +69,8 @@ def test_node_types(cluster: dict[str, Any]) -> None:
     assert cluster["head_node_type"] == "head"
     assert nodes["head"]["resources"] == {"CPU": 0}
     assert any("--head --num-cpus=0" in command for command in ray_start_commands(cluster))
+    # With no worker up yet, a job would be told that the cluster has no CPU.
+    assert any("TFN_CLUSTER_GROWS=1" in command for command in ray_start_commands(cluster))
     assert nodes["decode"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     for name in ("decode", "gpu"):
         assert nodes[name]["min_workers"] == 0
