@@ -34,7 +34,7 @@ STAGES = [
     "evaluate",
     "report",
 ]
-CURVES = {"epoch", "learning_rate", "training_loss", "validation_loss"}
+CURVES = {"learning_rate", "training_loss", "validation_loss"}
 CLASSIFICATION = {"top1", "top5"}
 PROPOSALS = {"ar_at_1", "ar_at_5", "ar_at_10", "ar_at_100", "auc"}
 DETECTION = {"map_average", "map_at_0.50", "map_at_0.75", "map_at_0.95"}

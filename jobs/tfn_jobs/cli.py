@@ -119,6 +119,7 @@ def ui(
     uri = load_spec(PipelineSpec, spec).tracking.uri if spec else None
     uri = uri or default_tracking_uri(Store.open(root))
     typer.echo(f"MLflow on {uri}: http://127.0.0.1:{port} (end with Ctrl-C)")
+    typer.echo("in an experiment's runs, the chart button compares all members by each metric")
     command = ["mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     os.execv(sys.executable, [sys.executable, "-m", *command, "--port", str(port)])
 
