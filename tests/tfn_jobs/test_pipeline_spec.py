@@ -47,6 +47,10 @@ BAD: list[tuple[Change, str]] = [
         "clips.short_side: input should be a valid integer",
     ),
     (
+        set_in("seed", value=False),
+        "seed: must be a number, got False (what YAML reads yes and no as)",
+    ),
+    (
         set_in("clips", "frame_rate", value="15/0"),
         "clips.frame_rate: must be a number or a fraction such as 8/15, got '15/0'",
     ),
