@@ -1,13 +1,16 @@
 """The pipeline spec: from the videos to the report in one YAML, checked before anything runs."""
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from tfn_jobs.member_specs import UNTRAINED, BmnSpec, ClassifierSpec, MemberName, RefinerSpec
+from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberName, RefinerSpec
+from tfn_jobs.spec_consistency import pipeline_problems
 from tfn_jobs.spec_fields import ExactNumber, ExistingUri, one_of
 from tfn_models.backbones import BACKBONES
 from tfn_platform.datasets import DATASETS
+from tfn_platform.datasets.synthetic import SyntheticConfig
 from tfn_platform.spec import Spec
 from tfn_platform.training import TrainingSettings
 
@@ -33,6 +36,11 @@ class SyntheticDataSpec(Spec):
     """Share of files that are spoilt, of all kinds in turn."""
     seed: int = Field(0, ge=0)
     """Fixes every byte of the data set."""
+
+    @model_validator(mode="after")
+    def _can_be_rendered(self) -> Self:
+        SyntheticConfig(**self.model_dump(exclude={"format"}))
+        return self
 
 
 class AnnotatedDataSpec(Spec):
@@ -224,43 +232,11 @@ class PipelineSpec(Spec):
     tracking: TrackingSpec = TrackingSpec()
     """MLflow."""
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        problems = []
-        for family in ("classifiers", "bmns", "refiners"):
-            names = [member.name for member in getattr(self, family)]
-            if not names and STEPS.index(self.until) >= STEPS.index("members"):
-                problems.append(f"{family}: needs at least one member, or `until: extract`")
-            for position, name in enumerate(names):
-                if name in names[:position]:
-                    problems.append(
-                        f"{family}[{position}].name: {name!r} is taken by "
-                        f"{family}[{names.index(name)}]; "
-                        "give each member its own name"
-                    )
-                if name == UNTRAINED:
-                    problems.append(f"{family}[{position}].name: {name!r} means the baseline")
-        if self.evaluation.subset == self.training_subset:
-            problems.append(
-                f"evaluation.subset: {self.training_subset!r} is what is trained on; name another"
-            )
-        if isinstance(self.dataset, SyntheticDataSpec):
-            problems += _synthetic_problems(self.dataset, self.fusion.num_folds)
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    @classmethod
+    def problems_across(cls, data: Mapping[str, Any]) -> list[str]:
+        """Names that are taken, subsets and folds that do not fit, members that are missing."""
+        return pipeline_problems(data, needs_members=_needs_members(data.get("until", "report")))
 
 
-def _synthetic_problems(dataset: SyntheticDataSpec, num_folds: int) -> list[str]:
-    problems = []
-    if num_folds > dataset.num_validation:
-        problems.append(
-            f"fusion.num_folds: must be at most the {dataset.num_validation} validation videos, "
-            f"got {num_folds}"
-        )
-    if dataset.max_duration_seconds < dataset.min_duration_seconds:
-        problems.append(
-            "dataset.max_duration_seconds: must not be below min_duration_seconds "
-            f"{dataset.min_duration_seconds:g}, got {dataset.max_duration_seconds:g}"
-        )
-    return problems
+def _needs_members(until: Any) -> bool:
+    return until in STEPS and STEPS.index(until) >= STEPS.index("members")

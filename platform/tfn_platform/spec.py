@@ -5,10 +5,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from tfn_platform.errors import SpecError
@@ -30,6 +37,18 @@ class Spec(BaseModel):
         if isinstance(value, bool) and field.annotation in (int, float):
             raise ValueError(f"must be a number, got {value} (what YAML reads yes and no as)")
         return value
+
+    @classmethod
+    def problems_across(cls, data: Mapping[str, Any]) -> list[str]:
+        """What no field shows by itself, each with its path; `data` may have wrong fields, too."""
+        return []
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        problems = self.problems_across(self.model_dump())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -94,7 +113,11 @@ def parse_spec(
         return model.model_validate(data, context=context)
     except ValidationError as error:
         problems = _of_the_closest_union_member(error.errors(), data)
-        lines = [f"  {_describe(problem, model, data)}" for problem in problems]
+        # With a wrong field pydantic has not asked for this; without one, it has.
+        across = model.problems_across(data)
+        fields = [problem for problem in problems if problem["loc"] or not across]
+        lines = [f"  {_describe(problem, model, data)}" for problem in fields]
+        lines += [f"  {problem}" for problem in across]
         count = f"{len(lines)} problem{'s' if len(lines) > 1 else ''}"
         raise SpecError("\n".join([f"{source}: {count}", *lines])) from None
 

@@ -126,7 +126,7 @@ CONTRADICTIONS: list[tuple[Change, str]] = [
     ),
     (
         set_in("dataset", "max_duration_seconds", value=5),
-        "dataset.max_duration_seconds: must not be below min_duration_seconds 10, got 5",
+        "dataset: durations must be at least 2 seconds and min <= max, got 10.0..5.0",
     ),
 ]
 
@@ -216,3 +216,13 @@ def test_overrides_are_checked_like_the_yaml(repository: Path) -> None:
     assert [bmn.num_bins for bmn in spec.bmns] == [32, 24, 32]
     with pytest.raises(SpecError, match=r"bmns\[1\]\.num_bins: .* got 0"):
         load_spec(PipelineSpec, demo, overrides=["bmns.d48.num_bins=0"])
+
+
+def test_contradictions_are_told_next_to_wrong_fields(spec_data: dict[str, Any]) -> None:
+    """A wrong field once hid that two members had one name, and that there were too many folds."""
+    BAD[1][0](spec_data)
+    for change, _ in CONTRADICTIONS:
+        change(spec_data)
+    text = "\n".join(problems_of(spec_data))
+    for _, expected in [BAD[1], *CONTRADICTIONS]:
+        assert expected in text
