@@ -95,10 +95,16 @@ def run_sweep(
             verbose=0,
         ),
     )
-    results = tuner.fit()
+    errors = tuner.fit().errors
+    _require_all_done(members, store, errors)
+
+
+def _require_all_done(
+    members: Sequence[SweepMember], store: Store, errors: Sequence[BaseException]
+) -> None:
     failed = [member for member in members if not member.stage.folder(store).is_done]
     if failed:
-        causes = "\n".join(str(error).strip() for error in results.errors)
+        causes = "\n".join(str(error).strip() for error in errors)
         names = ", ".join(member.stage.name for member in failed)
         raise StageError(f"{len(failed)} of {len(members)} members failed: {names}\n{causes}")
 
