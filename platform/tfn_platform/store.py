@@ -191,6 +191,6 @@ def _replace_local_file(path: Path, data: bytes | memoryview) -> None:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # also a Ctrl-C must leave no half-written file behind
         Path(temporary).unlink(missing_ok=True)
         raise

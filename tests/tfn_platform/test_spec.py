@@ -222,3 +222,11 @@ def test_hash_changes_with_every_value() -> None:
     assert len(hashes) == len(specs)
     assert spec_hash(specs[0]) == spec_hash(specs[0].model_dump(mode="json"))
     assert all(len(text) == 16 for text in hashes)
+
+
+def test_an_override_below_an_alias_changes_one_place(tmp_path: Path) -> None:
+    """Members that share a YAML alias shared one object: an override of one changed them all."""
+    path = tmp_path / "spec.yaml"
+    path.write_text("a:\n  training: &shared {epochs: 1}\nb:\n  training: *shared\n")
+    data = read_yaml(path, overrides=["a.training.epochs=5"])
+    assert data == {"a": {"training": {"epochs": 5}}, "b": {"training": {"epochs": 1}}}
