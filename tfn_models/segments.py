@@ -4,9 +4,14 @@ from torch import Tensor
 
 
 def pairwise_iou(segments: Tensor, others: Tensor) -> Tensor:
-    """Temporal intersection over union of every pair; 0 where both have no length.
+    """Temporal intersection over union of every pair, 0..1; 0 where both have no length.
 
-    Shapes: `segments` [..., N, 2] and `others` [..., G, 2] -> [..., N, G].
+    The Jaccard index of two intervals, as in the ActivityNet toolkit. Symmetric to the bit.
+
+    Shapes: `segments` [..., N, 2] and `others` [..., G, 2] in one unit -> [..., N, G].
+
+    Raises:
+        ValueError: a tensor that does not end in (start, end) or is not floating point.
     """
     intersection = _pairwise_intersection(segments, others)
     union = _lengths(segments)[..., :, None] + _lengths(others)[..., None, :] - intersection
@@ -16,14 +21,24 @@ def pairwise_iou(segments: Tensor, others: Tensor) -> Tensor:
 def intersection_over_segment(segments: Tensor, others: Tensor) -> Tensor:
     """The share of each of `segments` that each of `others` covers; 0 for a segment without length.
 
-    Shapes: `segments` [..., N, 2] and `others` [..., G, 2] -> [..., N, G].
+    The overlap ratio IoR of the BMN paper (Lin et al., 2019), with `segments` as the regions.
+
+    Shapes: `segments` [..., N, 2] and `others` [..., G, 2] in one unit -> [..., N, G].
+
+    Raises:
+        ValueError: a tensor that does not end in (start, end) or is not floating point.
     """
     intersection = _pairwise_intersection(segments, others)
     return _ratio(intersection, _lengths(segments)[..., :, None].expand_as(intersection))
 
 
 def clip_segments(segments: Tensor, *, low: float, high: float) -> Tensor:
-    """Move both ends of segments [..., 2] into low..high, which are in the segments' unit."""
+    """Move both ends of segments [..., 2] into low..high, which are in the segments' unit.
+
+    Raises:
+        ValueError: a tensor that does not end in (start, end) or is not floating point, or `low`
+            above `high`.
+    """
     _check_segments("segments", segments)
     if not low <= high:
         raise ValueError(f"low must not be above high, got low={low} and high={high}")

@@ -1,10 +1,27 @@
 """One-dimensional RoI-Align: average features over the bins of a segment."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Narrower bins are widened to this, so that dividing by their width keeps its digits in fp32.
 MIN_BIN_CLIPS = 0.01
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """The clips that each bin touches and how much each counts, bin after bin.
+
+    `clips` and `weights` are [B, N, S], and bin j of a segment begins at `begins` [B, N, num_bins].
+    After the last one's clips follow some of weight 0, so that S depends on shapes alone.
+    """
+
+    clips: Tensor
+    weights: Tensor
+    begins: Tensor
 
 
 def roi_align(
@@ -18,14 +35,16 @@ def roi_align(
     integral of that function over the bin, divided by the bin's width: RoI-Align (He et al.
     2017) with infinitely many samples, so long segments do not skip clips.
 
-    It is one product with a weight matrix: its gradient is deterministic on a GPU too. Segments
-    get no gradient.
+    It is a weighted sum over the clips that a bin touches, of T + 3 * num_bins a segment at most:
+    nothing is summed up along the video, where the small difference of two large sums would lose
+    its digits, and no gradient is added up in an order that changes from run to run on a GPU.
+    Segments get no gradient.
 
     Args:
         features: [B, T, C], one feature a clip.
         segments: [B, N, 2], start and end in clips; may reach outside the video.
         num_bins: bins a segment.
-        lengths: [B] valid clips of each video (at least 1), the rest is padding and never read;
+        lengths: [B] valid clips of each video (1 to T), the rest is padding and never read;
             None: T.
 
     Returns:
@@ -43,35 +62,64 @@ def roi_align(
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     if lengths is None:
         lengths = torch.full((batch,), num_clips, device=features.device)
+    if lengths.shape != (batch,):
+        raise ValueError(f"lengths must be [{batch}], got {list(lengths.shape)}")
     with torch.no_grad():
-        weights = _bin_weights(segments, num_bins=num_bins, lengths=lengths, num_clips=num_clips)
-        valid = torch.arange(num_clips, device=features.device) < lengths[:, None]
-    clean = torch.where(valid[:, :, None], features, 0.0)
-    bins = torch.bmm(weights.to(features.dtype), clean)
-    return bins.view(batch, segments.shape[1], num_bins, channels)
+        taps = _find_taps(segments, num_bins=num_bins, lengths=lengths, num_clips=num_clips)
+        video = torch.arange(batch, device=features.device)[:, None, None]
+        rows = taps.clips + video * num_clips
+        num_segments, num_taps = taps.clips.shape[1:]
+        segment = torch.arange(batch * num_segments, device=features.device)
+        begins = taps.begins.flatten(0, 1) + segment[:, None] * num_taps
+    bins = nn.functional.embedding_bag(
+        rows.flatten(),
+        features.flatten(0, 1),
+        begins.flatten(),
+        mode="sum",
+        per_sample_weights=taps.weights.flatten().to(features.dtype),
+    )
+    return bins.view(batch, num_segments, num_bins, channels)
 
 
-def _bin_weights(segments: Tensor, *, num_bins: int, lengths: Tensor, num_clips: int) -> Tensor:
-    """How much each clip counts in each bin: [B, N * num_bins, T]."""
-    starts, ends = segments.unbind(-1)
-    bin_width = ((ends - starts) / num_bins).clamp(min=0.0)
-    order = torch.arange(num_bins, device=segments.device) + 0.5
-    centers = (starts[:, :, None] + order * bin_width[:, :, None]).flatten(1)
-    half = bin_width.clamp(min=MIN_BIN_CLIPS).div(2).repeat_interleave(num_bins, dim=1)
-    low, high = (centers - half)[:, :, None], (centers + half)[:, :, None]
-    clips = torch.arange(num_clips, device=segments.device)
+def _find_taps(segments: Tensor, *, num_bins: int, lengths: Tensor, num_clips: int) -> _Taps:
+    low, high = _bin_edges(segments, num_bins=num_bins)
     # The video's end, and its first and last centre: between these two the feature is linear.
     last = lengths.to(segments)[:, None, None]
-    first_center, last_center = torch.full_like(last, 0.5), last - 0.5
+    linear_low, linear_high = (
+        edge.clamp(min=0.5).minimum(last - 0.5) - 0.5 for edge in (low, high)
+    )
+    first_clip = linear_low.floor()
+    # A segment that is not a number has taps too, whose weights are not numbers.
+    counts = (linear_high.floor() - first_clip).nan_to_num().long() + 2
+    ends = counts.cumsum(-1)
+    begins = ends - counts
+    # Bins share their edges, so they touch T - 1 + 2 * num_bins clips; if widened, 3 * num_bins.
+    num_taps = max(num_clips - 1, num_bins) + 2 * num_bins
+    tap = torch.arange(num_taps, device=segments.device).expand(*counts.shape[:2], -1).contiguous()
+    of_bin = torch.searchsorted(ends, tap, right=True).clamp(max=num_bins - 1)
+    clips = first_clip.gather(-1, of_bin) + (tap - begins.gather(-1, of_bin))
+    weights = _hat_integral(linear_high.gather(-1, of_bin) - clips)
+    weights = weights - _hat_integral(linear_low.gather(-1, of_bin) - clips)
+    before = (high.clamp(0.0, 0.5) - low.clamp(0.0, 0.5)).gather(-1, of_bin)
+    after = high.maximum(last - 0.5).minimum(last) - low.maximum(last - 0.5).minimum(last)
+    weights = weights + before * (clips == 0) + after.gather(-1, of_bin) * (clips == last - 1)
+    return _Taps(
+        clips=clips.minimum(last - 1).long().clamp(0, num_clips - 1),
+        weights=weights / (high - low).gather(-1, of_bin),
+        begins=begins,
+    )
 
-    def linear_part(position: Tensor) -> Tensor:
-        return _hat_integral(position.clamp(first_center, last_center) - clips - 0.5)
 
-    before = high.clamp(0.0, 0.5) - low.clamp(0.0, 0.5)
-    after = high.clamp(last_center, last) - low.clamp(last_center, last)
-    weights = linear_part(high) - linear_part(low)
-    weights = weights + before * (clips == 0) + after * (clips == last - 1)
-    return weights / (high - low)
+def _bin_edges(segments: Tensor, *, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Where each bin starts and ends, in clips: both [B, N, num_bins]."""
+    starts, ends = segments[..., :1], segments[..., 1:]
+    width = ((ends - starts) / num_bins).clamp(min=0.0)
+    edges = starts + width * torch.arange(num_bins + 1, device=segments.device)
+    centers = starts + width * (torch.arange(num_bins, device=segments.device) + 0.5)
+    narrow = width < MIN_BIN_CLIPS
+    low = torch.where(narrow, centers - MIN_BIN_CLIPS / 2, edges[..., :-1])
+    high = torch.where(narrow, centers + MIN_BIN_CLIPS / 2, edges[..., 1:])
+    return low, high
 
 
 def _hat_integral(x: Tensor) -> Tensor:

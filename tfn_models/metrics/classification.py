@@ -1,21 +1,29 @@
-"""Accuracy of video classifiers."""
+"""Accuracy of video classifiers, equal to the official ActivityNet toolkit to the last bit.
+
+Source: activitynet/ActivityNet, `Evaluation/eval_classification.py`, hit@k.
+"""
 
 from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tfn_models.metrics.columns import Bools
+from tfn_models.metrics.columns import Bools, rank_in_groups
 
 
 def top_k_accuracy(
     scores: ArrayLike, labels: NDArray[np.int64] | Sequence[Collection[int]], *, k: int
 ) -> float:
-    """The share of videos of which a true class is among the k best-scored.
+    """The share of videos of which a true class is among the k best-scored, 0..1.
 
-    Shapes: `scores` [V, K]; `labels` either [V], one class each, or V sets of classes, of which one
-    is enough (the rule of ActivityNet's hit@k). Classes with equal scores rank in the order of
-    their numbers. A score of minus infinity means "not predicted" and is never right.
+    Shapes: `scores` [V, K], in any unit, higher is better; `labels` either [V], one class each, or
+    V sets of classes, of which one is enough. A score of minus infinity means "not predicted" and
+    is never right. Equal scores rank as the toolkit ranks a video's list of predictions, when that
+    is in the order of the classes.
+
+    Raises:
+        ValueError: scores that are not [V, K] or hold NaN, k outside 1..K, or labels that are not
+            one or more classes in 0..K-1 for each video.
     """
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or 0 in table.shape:
@@ -25,9 +33,12 @@ def top_k_accuracy(
     if not 1 <= k <= table.shape[1]:
         raise ValueError(f"k must be in 1..{table.shape[1]} (the number of classes), got {k}")
     is_true = _true_classes(labels, num_videos=table.shape[0], num_classes=table.shape[1])
-    best = np.argsort(-table, axis=1, kind="stable")[:, :k]
-    right = np.take_along_axis(is_true & (table > -np.inf), best, axis=1)
-    return float(right.any(axis=1).mean())
+    video, predicted = np.nonzero(table > -np.inf)
+    order, first = rank_in_groups(video, table[video, predicted], num_groups=len(table))
+    video, predicted = video[order], predicted[order]
+    is_best = np.arange(len(order)) - first[video] < k
+    is_right = is_best & is_true[video, predicted]
+    return float(np.bincount(video[is_right], minlength=len(table)).astype(np.bool_).mean())
 
 
 def _true_classes(
@@ -39,7 +50,9 @@ def _true_classes(
     table = np.zeros((num_videos, num_classes), dtype=np.bool_)
     for video, entry in enumerate(labels):
         classes = list(entry) if isinstance(entry, Collection) else [entry]
-        if not classes or any(not 0 <= label < num_classes for label in classes):
+        if not classes or not all(
+            isinstance(label, int | np.integer) and 0 <= label < num_classes for label in classes
+        ):
             raise ValueError(
                 f"labels[{video}] must be one or more classes in 0..{num_classes - 1}, got {entry}"
             )

@@ -1,4 +1,4 @@
-"""Segments of many videos as columns, and the two numpy helpers that the metrics share."""
+"""Segments of many videos as columns, and the numpy helpers that the metrics share."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -14,6 +14,9 @@ TIOUS: Floats = np.linspace(0.5, 0.95, 10)
 """The temporal IoU thresholds of ActivityNet and HACS, 0.5:0.05:0.95, to the bit."""
 TIOUS.setflags(write=False)
 
+DENSE_SPAN = 4
+"""`lookup` keeps a table when the known numbers span at most this many entries a row."""
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -28,7 +31,7 @@ class Segments:
     end: Floats
 
     def __post_init__(self) -> None:
-        """Refuse columns of different lengths, times that are not finite, reversed segments."""
+        """ValueError: columns of different lengths, times not finite, or reversed segments."""
         _check_columns(self)
 
     def __len__(self) -> int:
@@ -47,7 +50,7 @@ class ScoredSegments:
     score: Floats
 
     def __post_init__(self) -> None:
-        """Refuse columns of different lengths, numbers that are not finite, reversed segments."""
+        """ValueError: columns of different lengths, numbers not finite, or reversed segments."""
         _check_columns(self)
 
     def __len__(self) -> int:
@@ -56,7 +59,7 @@ class ScoredSegments:
 
 
 def paired_iou(*, target_start: Floats, target_end: Floats, start: Floats, end: Floats) -> Floats:
-    """Temporal IoU of predictions and targets that broadcast against one another.
+    """Temporal IoU of predictions and targets that broadcast against one another, in one unit.
 
     The order of the additions is the official toolkit's, for equal bits; so is 0/0 = NaN for two
     segments that are one and the same instant.
@@ -76,7 +79,9 @@ def rank_in_groups(group: Ints, score: Floats, *, num_groups: int) -> tuple[Ints
     Shapes: `group` [N] in 0..num_groups-1, `score` [N] -> order [N], first position of each group
     [num_groups + 1].
     """
-    by_group = np.argsort(group, kind="stable")
+    # Up to 16 bits numpy's stable sort is a radix sort, several times faster than that of int64.
+    narrow = group.astype(np.uint16) if num_groups <= 2**16 else group
+    by_group = np.argsort(narrow, kind="stable")
     sizes = np.bincount(group, minlength=num_groups)
     first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
     order = np.empty(len(group), dtype=np.int64)
@@ -89,9 +94,16 @@ def rank_in_groups(group: Ints, score: Floats, *, num_groups: int) -> tuple[Ints
 
 
 def lookup(values: Ints, known: Ints) -> Ints:
-    """Position of each of `values` in the sorted, distinct `known`; -1 where it is not there."""
+    """Position of each of `values` [N] in the sorted, distinct `known` [K]; -1 where absent."""
     if len(known) == 0:
         return np.full(len(values), -1, dtype=np.int64)
+    low, span = int(known[0]), int(known[-1]) - int(known[0]) + 1
+    if span <= DENSE_SPAN * (len(known) + len(values)):
+        # Numbers given out one after the other, as usual: a table answers faster than a search.
+        table = np.full(span, -1, dtype=np.int64)
+        table[known - low] = np.arange(len(known))
+        inside = (values >= low) & (values <= known[-1])
+        return np.where(inside, table[np.where(inside, values - low, 0)], -1)
     position = np.minimum(np.searchsorted(known, values), len(known) - 1)
     return np.where(known[position] == values, position, -1)
 

@@ -37,7 +37,7 @@ class DetectionMap:
     average: float
 
     def __post_init__(self) -> None:
-        """Refuse fields whose shapes do not belong together."""
+        """ValueError: fields whose shapes do not belong together."""
         if self.ap.shape != (*self.tious.shape, *self.labels.shape):
             raise ValueError(
                 f"ap must be [n_tiou, K] = {[len(self.tious), len(self.labels)]}, "
@@ -68,7 +68,13 @@ def detection_map(
     Predictions of one class are taken by falling score, and each gets the ground truth of its video
     and class that it overlaps most among those still free. Predictions in videos without ground
     truth count as false, those of classes without ground truth not at all. A class without
-    predictions has average precision 0.
+    predictions has average precision 0. Equal scores and equal IoUs rank as in the toolkit.
+
+    Shapes: `ground_truth` [G], `predictions` [N], `tious` [n_tiou], in any order. Times may have
+    any one unit; results are fractions.
+
+    Raises:
+        ValueError: no ground truth, or thresholds outside (0, 1].
     """
     tious = check_tious(tious)
     if len(ground_truth) == 0:
@@ -82,13 +88,8 @@ def detection_map(
     candidates = _find_candidates(
         ground_truth, predictions, ranked=counted[order], lowest_tiou=float(tious.min())
     )
-    ap = np.zeros((len(tious), len(labels)))
-    for row, tiou in enumerate(tious):
-        matched = _match(candidates, tiou=tiou, num_ground_truths=len(ground_truth))
-        bounds = np.searchsorted(matched, first)
-        for column, num_positives in enumerate(positives):
-            hits = matched[bounds[column] : bounds[column + 1]] - first[column]
-            ap[row, column] = _average_precision(hits, num_positives=int(num_positives))
+    matched = [_match(candidates, tiou=tiou, num_ground_truths=len(ground_truth)) for tiou in tious]
+    ap = _average_precision(matched, first=first, positives=positives)
     mean_ap = ap.mean(axis=1)
     return DetectionMap(
         tious=tious, labels=labels, ap=ap, mean_ap=mean_ap, average=float(mean_ap.mean())
@@ -109,12 +110,15 @@ def _find_candidates(
     gt_rows = np.argsort(keys, kind="stable")
     first = np.cumsum(sizes) - sizes
     group = lookup(prediction_key, groups)
-    size = np.where(group >= 0, sizes[group], 0)
+    facing = np.flatnonzero(group >= 0)
+    group = group[facing]
+    size = sizes[group]
     pieces = []
-    for num_gt in np.unique(size[size > 0]):
-        position = np.flatnonzero(size == num_gt)
+    for num_gt in np.unique(sizes):
+        chosen = np.flatnonzero(size == num_gt)
+        position = facing[chosen]
         rows = ranked[position]
-        columns = gt_rows[first[group[position]][:, None] + np.arange(num_gt)]
+        columns = gt_rows[first[group[chosen]][:, None] + np.arange(num_gt)]
         iou = paired_iou(
             target_start=ground_truth.start[columns],
             target_end=ground_truth.end[columns],
@@ -150,9 +154,6 @@ def _group_keys(
 
 
 def _join(pieces: list[_Candidates]) -> _Candidates:
-    if not pieces:
-        none = np.zeros(0, dtype=np.int64)
-        return _Candidates(prediction=none, ground_truth=none, iou=np.zeros(0))
     prediction = np.concatenate([piece.prediction for piece in pieces])
     order = np.argsort(prediction, kind="stable")
     return _Candidates(
@@ -183,25 +184,40 @@ def _match(candidates: _Candidates, *, tiou: float, num_ground_truths: int) -> I
     holder = np.full(num_ground_truths, num_pairs)
     asking = np.flatnonzero(is_first)
     while asking.size:
-        displaced = holder[wanted[asking]]
-        np.minimum.at(holder, wanted[asking], asking)
-        contenders = np.unique(np.concatenate([asking, displaced[displaced < num_pairs]]))
-        losers = contenders[holder[wanted[contenders]] != contenders]
+        goals = wanted[asking]
+        before = holder[goals]
+        np.minimum.at(holder, goals, asking)
+        won = holder[goals] == asking
+        displaced = before[won]
+        losers = np.concatenate([asking[~won], displaced[displaced < num_pairs]])
         asking = losers[may_go_on[losers]] + 1
     return np.sort(prediction[holder[holder < num_pairs]])
 
 
-def _average_precision(hits: Ints, *, num_positives: int) -> float:
-    """Area under the interpolated precision-recall curve.
+def _average_precision(matched: list[Ints], *, first: Ints, positives: Ints) -> Floats:
+    """Area under the interpolated precision-recall curve of each threshold and class: [n_tiou, K].
 
-    `hits` [n] are the ranks, from 0 and rising, of the predictions that are right. Between two of
-    them recall stands still and precision falls, so the curve is known from the hits alone.
+    `matched` are, a threshold each, the rising positions of the predictions that are right, and
+    class k holds the positions from `first[k]` to `first[k + 1]`, and `positives[k]` ground truths.
+    Between two right predictions recall stands still and precision falls, so that the curve is
+    known from these alone. Curves with equally many of them make up one matrix, row by row summed
+    as each would be on its own.
     """
-    count = np.arange(1, len(hits) + 1)
-    precision = np.maximum.accumulate((count / (hits + 1.0))[::-1])[::-1]
-    recall_steps = np.diff(count / num_positives, prepend=0.0)
-    areas = recall_steps * precision
-    if len(hits) < num_positives:
-        # The toolkit's curve ends at recall 1, precision 0: a zero, but `sum` groups by the count.
-        areas = np.append(areas, 0.0)
-    return float(np.sum(areas))
+    bounds = np.stack([np.searchsorted(found, first) for found in matched])
+    counts = np.diff(bounds).ravel()
+    begins = np.cumsum(counts) - counts
+    ranks = np.concatenate(matched) - np.repeat(np.tile(first[:-1], len(matched)), counts)
+    wanted = np.tile(positives, len(matched))
+    ap = np.zeros(len(counts))
+    # The toolkit's curve ends at recall 1, precision 0: a zero, but `sum` groups by the count.
+    lengths = counts + (counts < wanted)
+    for count, length in np.unique(np.stack([counts, lengths])[:, counts > 0], axis=1).T:
+        curves = np.flatnonzero((counts == count) & (lengths == length))
+        hits = np.arange(1, count + 1)
+        precision = hits / (ranks[begins[curves][:, None] + np.arange(count)] + 1.0)
+        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        recall_steps = np.diff(hits / wanted[curves][:, None], prepend=0.0, axis=1)
+        areas = np.zeros((len(curves), length))
+        areas[:, :count] = recall_steps * precision
+        ap[curves] = np.sum(areas, axis=1)
+    return ap.reshape(len(matched), len(positives))

@@ -3,6 +3,7 @@
 Source: activitynet/ActivityNet, `Evaluation/eval_proposal.py`.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ from tfn_models.metrics.columns import (
 NUM_POINTS = 100
 """Points of the curve of average recall over the average number of proposals (AR-AN)."""
 
+PAIRS_AT_ONCE = 2**16
+"""Pairs of a ground truth and a proposal that are compared together: few enough for the cache."""
+
 
 @dataclass(frozen=True, eq=False)
 class ProposalRecall:
@@ -38,7 +42,7 @@ class ProposalRecall:
     auc: float
 
     def __post_init__(self) -> None:
-        """Refuse fields whose shapes do not belong together."""
+        """ValueError: fields whose shapes do not belong together."""
         if self.recall.shape != (len(self.tious), NUM_POINTS):
             raise ValueError(
                 f"recall must be [n_tiou, 100] = {[len(self.tious), NUM_POINTS]}, "
@@ -49,7 +53,11 @@ class ProposalRecall:
                 raise ValueError(f"{name} must be [100], got {list(getattr(self, name).shape)}")
 
     def at(self, num_proposals: float) -> float:
-        """Average recall, as a fraction, at `num_proposals` a video on average."""
+        """Average recall, as a fraction, at `num_proposals` a video on average.
+
+        Raises:
+            ValueError: the curve has no such point.
+        """
         point = int(np.abs(self.proposals_per_video - num_proposals).argmin())
         if not np.isclose(self.proposals_per_video[point], num_proposals, rtol=1e-9):
             low, high = self.proposals_per_video[0], self.proposals_per_video[-1]
@@ -72,7 +80,14 @@ def proposal_recall(
     Each video gives the same share of its proposals, so that they are `max_average` a video on
     average (all of them, where there are fewer); point j of the curve takes j per cent of
     `max_average`. The share is reckoned over all proposals handed in, also those in videos without
-    ground truth.
+    ground truth. Equal scores rank as in the toolkit.
+
+    Shapes: `ground_truth` [G], `proposals` [N], `tious` [n_tiou], in any order. Times may have any
+    one unit, `max_average` is in proposals a video.
+
+    Raises:
+        ValueError: no ground truth, thresholds outside (0, 1], or a `max_average` that is not
+            positive.
     """
     tious = check_tious(tious)
     if len(ground_truth) == 0:
@@ -90,9 +105,7 @@ def proposal_recall(
     # With not one proposal to use, every share gives recall 0; the toolkit would divide by zero.
     total_used = float(used.sum()) or target_total
     shares = np.arange(1, NUM_POINTS + 1) / 100.0 * (target_total / total_used)
-    num_taken = np.minimum((used[:, None] * shares).astype(np.int64), used[:, None])[gt_video]
-
-    first_hits = _first_hits(
+    hits = _first_hits(
         ground_truth,
         proposals,
         ranked=counted[order],
@@ -100,7 +113,7 @@ def proposal_recall(
         count=used[gt_video],
         tious=tious,
     )
-    found = [(hit[:, None] < num_taken).sum(axis=0) for hit in first_hits]
+    found = [_found_at_points(hit, count=used[gt_video], shares=shares) for hit in hits]
     recall = np.stack(found) / float(len(ground_truth))
     average_recall = recall.mean(axis=0)
     proposals_per_video = shares * (total_used / len(videos))
@@ -131,24 +144,41 @@ def _first_hits(
     """For each threshold, [G]: the rank in its video of the first proposal that reaches it.
 
     `ranked` are rows of the proposals by video and falling score; those of ground truth g are
-    `count[g]` from position `start[g]`. A ground truth that none reaches gets a rank beyond all.
+    `count[g]` from position `start[g]`. A ground truth that none reaches gets the rank `count[g]`.
     """
-    never = len(ranked)
-    pairs_before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(count)])
-    rank = np.arange(pairs_before[-1]) - np.repeat(pairs_before[:-1], count)
-    rows = ranked[np.repeat(start, count) + rank]
-    iou = paired_iou(
-        target_start=np.repeat(ground_truth.start, count),
-        target_end=np.repeat(ground_truth.end, count),
-        start=proposals.start[rows],
-        end=proposals.end[rows],
-    )
-    has_pairs = np.flatnonzero(count > 0)
-    hits = []
-    for tiou in tious:
-        hit = np.full(len(ground_truth), never)
-        if has_pairs.size:
-            reached = np.where(iou >= tiou, rank, never)
-            hit[has_pairs] = np.minimum.reduceat(reached, pairs_before[has_pairs])
-        hits.append(hit)
+    starts, ends = proposals.start[ranked], proposals.end[ranked]
+    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(count)])
+    cuts = np.searchsorted(before, np.arange(PAIRS_AT_ONCE, before[-1], PAIRS_AT_ONCE))
+    hits = [count.copy() for _ in tious]
+    for low, high in itertools.pairwise([0, *np.unique(cuts).tolist(), len(count)]):
+        goal = np.repeat(np.arange(low, high), count[low:high])
+        rank = np.arange(before[low], before[high]) - before[goal]
+        position = start[goal] + rank
+        iou = paired_iou(
+            target_start=ground_truth.start[goal],
+            target_end=ground_truth.end[goal],
+            start=starts[position],
+            end=ends[position],
+        )
+        near = np.flatnonzero(iou >= tious.min())[::-1]
+        goal, rank, iou = goal[near], rank[near], iou[near]
+        for hit, tiou in zip(hits, tious, strict=True):
+            reached = iou >= tiou
+            # From the last rank to the first, so that the first is what stays.
+            hit[goal[reached]] = rank[reached]
     return hits
+
+
+def _found_at_points(hit: Ints, *, count: Ints, shares: Floats) -> Ints:
+    """How many ground truths each point of the curve finds: [100].
+
+    Ground truth g is found where more than `hit[g]` of the `count[g]` proposals of its video are
+    taken. How many those are depends on `count[g]` alone and grows from point to point, so one
+    search in all such rows, laid end to end, gives the first point that finds g.
+    """
+    counts, row = np.unique(count, return_inverse=True)
+    taken = np.minimum((counts[:, None] * shares).astype(np.int64), counts[:, None])
+    offsets = np.arange(len(counts)) * (counts[-1] + 1)
+    rows = (taken + offsets[:, None]).ravel()
+    point = np.searchsorted(rows, hit + offsets[row], side="right") - row * NUM_POINTS
+    return np.cumsum(np.bincount(point, minlength=NUM_POINTS + 1)[:NUM_POINTS])
