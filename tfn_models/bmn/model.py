@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tfn_models.bmn.boundary_matching import BoundaryMatching
-from tfn_models.boundary_maps import BoundaryMaps, unpack_valid_cells, valid_cell_index, valid_cells
+from tfn_models.bmn.map_convolution import MapConvolutions
+from tfn_models.bmn.sampling import WindowEnd
+from tfn_models.boundary_maps import BoundaryMaps, valid_cell_index
 from tfn_models.layers.lstm import BiLstm
 
 
@@ -31,6 +35,8 @@ class BmnConfig:
     """Positions that one sample averages."""
     groups: int = 4
     """Groups of the base and boundary convolutions."""
+    window_end: WindowEnd = "last_bin"
+    """What a window of bins t .. e is sampled as: [t, e], or with "next_bin" JJBOY's [t, e + 1]."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have."""
@@ -81,35 +87,33 @@ class WindowHead(nn.Module):
             num_bins=config.num_bins,
             num_samples=config.num_samples,
             positions_per_sample=config.positions_per_sample,
+            window_end=config.window_end,
         )
         self.reduce = nn.Linear(window_channels, channels)
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
-        )
+        self.convolutions = MapConvolutions(channels, num_bins=config.num_bins)
         self.output = nn.Linear(channels, 2)
+        self.register_buffer("_cells", valid_cell_index(config.num_bins), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, D] -> classification and regression [B, D, D], 0 where no window exists."""
-        windows = self.matching(self.input(x).relu()).relu()
         # The dense layer holds its bias where no window exists, and the 3x3 convolutions read it.
-        outside = self.reduce(self.matching.bias.relu()).relu()
-        hidden = self.convolutions(self._to_map(self.reduce(windows).relu(), outside))
-        index = valid_cell_index(self.num_bins, device=x.device)
-        cells = hidden.flatten(2).transpose(1, 2).index_select(1, index)
-        confidences = unpack_valid_cells(self.output(cells).sigmoid().transpose(1, 2))
-        return confidences[:, 0], confidences[:, 1]
+        outside = self.reduce(self.matching.bias.relu())
+        hidden = self.convolutions(self._reduced(self.input(x).relu()), outside)
+        windows = self.output(hidden).sigmoid()
+        cells = windows.new_zeros((len(x), self.num_bins * self.num_bins, 2))
+        maps = cells.index_copy_(1, self.get_buffer("_cells"), windows)
+        classification, regression = maps.view(-1, self.num_bins, self.num_bins, 2).unbind(3)
+        return classification, regression
 
-    def _to_map(self, windows: Tensor, outside: Tensor) -> Tensor:
-        """Lay windows [B, P, C] out as [B, C, D, D], with `outside` [C] in all other cells."""
-        num_bins = self.num_bins
-        index = valid_cell_index(num_bins, device=windows.device)
-        is_outside = ~valid_cells(num_bins, device=windows.device).flatten().unsqueeze(1)
-        empty = windows.new_zeros((len(windows), num_bins * num_bins, windows.shape[2]))
-        cells = empty.index_copy(1, index, windows) + is_outside * outside.to(windows.dtype)
-        return cells.transpose(1, 2).view(len(windows), -1, num_bins, num_bins)
+    def _reduced(self, sequence: Tensor) -> Tensor:
+        """reduce(relu(matching(sequence))), block by block: [B, C, D] -> [B, P, C]."""
+        sizes = self.matching.channel_blocks(sequence.device)
+        hidden: Tensor = self.reduce.bias
+        kernels = torch.split(self.reduce.weight, sizes, dim=1)
+        for windows, kernel in zip(self.matching.blocks(sequence), kernels, strict=True):
+            # Summed in the parameters' precision, whatever autocast multiplies in.
+            hidden = hidden + F.linear(windows.relu_(), kernel).to(hidden.dtype)
+        return hidden
 
 
 class Bmn(nn.Module):

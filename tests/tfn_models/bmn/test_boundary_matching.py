@@ -1,31 +1,11 @@
 """The sparse layer against the dense mask that BMN describes, built by loops."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
 
-from tfn_models.bmn.boundary_matching import BoundaryMatching, sampling_table
-
-
-def dense_mask(num_bins: int, num_samples: int, positions_per_sample: int) -> Tensor:
-    """The [D, N, D, D] mask (bin, sample, duration, start), position by position."""
-    mask = torch.zeros(num_bins, num_samples, num_bins, num_bins, dtype=torch.float64)
-    num_positions = num_samples * positions_per_sample
-    for duration in range(num_bins):
-        for start in range(num_bins - duration):
-            length = duration + 1
-            low, high = start - 0.5 * length, start + duration + 0.5 * length
-            for number in range(num_positions):
-                position = low + (high - low) / (num_positions - 1) * number
-                fraction, whole = math.modf(position)
-                sample = number // positions_per_sample
-                for column, share in ((int(whole), 1 - fraction), (math.ceil(position), fraction)):
-                    exists = 0 <= column < num_bins and position > -1
-                    if exists:
-                        mask[column, sample, duration, start] += share / positions_per_sample
-    return mask
+from tests.tfn_models.bmn.dense_mask import dense_mask
+from tfn_models.bmn.boundary_matching import CPU_BLOCK, BoundaryMatching
 
 
 def dense_layer(x: Tensor, weight: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
@@ -81,13 +61,6 @@ def test_worked_by_hand() -> None:
     assert first.item() == 100 + 1 + 10 * 2
 
 
-def test_size_of_the_table_at_200_bins() -> None:
-    table = sampling_table(200, 32, 3)
-    assert len(table.forward.offsets) == 20_100
-    assert len(table.forward.indices) / 20_100 == pytest.approx(122.5, abs=0.1)
-    assert len(table.backward.indices) == len(table.forward.indices)
-
-
 def test_same_seed_gives_the_same_bits_and_state_holds_parameters_only() -> None:
     results = []
     for _ in range(2):
@@ -116,3 +89,28 @@ def test_refuses_wrong_sizes() -> None:
     layer = BoundaryMatching(2, 3, num_bins=5)
     with pytest.raises(ValueError, match=r"\[B, C, 5\], got shape \(1, 2, 6\)"):
         layer(torch.zeros(1, 2, 6))
+
+
+@pytest.mark.parametrize("out_channels", [CPU_BLOCK - 1, CPU_BLOCK, 2 * CPU_BLOCK + 3])
+def test_blocks_of_channels_make_up_the_whole(out_channels: int) -> None:
+    torch.manual_seed(0)
+    layer = BoundaryMatching(2, out_channels, num_bins=5, num_samples=3).double()
+    x = torch.randn(3, 2, 5, dtype=torch.float64)
+    sizes = layer.channel_blocks(x.device)
+    assert sum(sizes) == out_channels
+    assert [block.shape[2] for block in layer.blocks(x)] == sizes
+    expected = dense_layer(x, layer.weight, layer.bias, dense_mask(5, 3, 3))
+    cells = [(d, t) for d in range(5) for t in range(5 - d)]
+    whole = torch.stack([expected[:, :, d, t] for d, t in cells], dim=1)
+    torch.testing.assert_close(layer(x), whole, rtol=0, atol=1e-10)
+
+
+def test_windows_that_end_with_the_next_bin() -> None:
+    """JJBOY's convention is that of windows longer by one bin at their end."""
+    torch.manual_seed(0)
+    layer = BoundaryMatching(2, 3, num_bins=7, num_samples=4, window_end="next_bin").double()
+    x = torch.randn(2, 2, 7, dtype=torch.float64)
+    expected = dense_layer(x, layer.weight, layer.bias, dense_mask(7, 4, 3, extra_bins=1))
+    cells = [(d, t) for d in range(7) for t in range(7 - d)]
+    whole = torch.stack([expected[:, :, d, t] for d, t in cells], dim=1)
+    torch.testing.assert_close(layer(x), whole, rtol=0, atol=1e-10)

@@ -1,5 +1,7 @@
 """The whole network: the map module against its dense form, shapes, determinism."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,8 @@ def dense_window_head(head: WindowHead, x: Tensor, mask: Tensor) -> Tensor:
     windows = torch.einsum("bcnds,cno->bods", sampled, head.matching.weight)
     hidden = (windows + head.matching.bias[:, None, None]).relu()
     hidden = F.conv2d(hidden, head.reduce.weight[..., None, None], head.reduce.bias).relu()
-    hidden = head.convolutions(hidden)
+    for convolution in (head.convolutions.first, head.convolutions.second):
+        hidden = convolution(hidden).relu()
     return F.conv2d(hidden, head.output.weight[..., None, None], head.output.bias).sigmoid()
 
 
@@ -108,6 +111,35 @@ def test_training_after_inference_mode() -> None:
     with torch.inference_mode():
         build_bmn(config)(features)
     build_bmn(config)(features).regression.sum().backward()
+
+
+@pytest.mark.parametrize("num_lstm_layers", [0, 1])
+def test_bf16_autocast_is_near_fp32(num_lstm_layers: int) -> None:
+    torch.manual_seed(0)
+    model = build_bmn(dataclasses.replace(SMALL, num_lstm_layers=num_lstm_layers))
+    features = torch.randn(2, 10, 8)
+    expected = model(features)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = model(features)
+    for name in ("start", "end", "classification", "regression"):
+        got = getattr(maps, name).float()
+        torch.testing.assert_close(got, getattr(expected, name), rtol=0, atol=0.03)
+    maps.regression.float().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_compiles_to_one_graph() -> None:
+    """The same bits as without compiling, gradients too. A bi-LSTM breaks the graph in two."""
+    torch.manual_seed(0)
+    model = build_bmn(SMALL)
+    features = torch.randn(2, 10, 8)
+    gradients = []
+    for network in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        maps = network(features)
+        (maps.start.sum() + maps.end.sum() + maps.regression.sum()).backward()
+        gradients.append(model.windows.matching.weight.grad)
+        model.zero_grad(set_to_none=True)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
 
 
 def test_published_size() -> None:
