@@ -19,7 +19,7 @@ from tfn_jobs.member_data import MemberData, batches, segments_in_extent
 from tfn_jobs.pipeline_spec import FusionSpec
 from tfn_jobs.proposal_tables import FUSED, MEAN, VideoProposals, proposal_rows, ranked_for
 from tfn_jobs.weights_file import write_weights
-from tfn_models.bmn.decode import Scoring, decode_proposals
+from tfn_models.bmn.decode import Scoring, decode_batch
 from tfn_models.bmn.targets import bmn_targets
 from tfn_models.boundary_maps import BoundaryMaps
 from tfn_models.fusion.boundary_maps import (
@@ -92,7 +92,10 @@ def _fit_folds(
         members = [_stack([of_video[v] for v in fitted_on], num_bins) for of_video in maps.values()]
         segments = [segments_in_extent(data, v, min_seconds=0.0) for v in fitted_on]
         targets = bmn_targets(segments, num_bins=num_bins)
-        weights.append(fit_map_weights(members, targets, seed=data.seed))
+        fitted = fit_map_weights(
+            members, targets, parametrisation=job.fusion.map_weights, seed=data.seed
+        )
+        weights.append(fitted)
     return weights
 
 
@@ -152,14 +155,17 @@ class _DecodePart:
         part = int(row["item"])
         members = {name: dict(maps_of_part(f, part)) for name, f in self.members.items()}
         baselines = {name: dict(maps_of_part(f, part)) for name, f in self.baselines.items()}
-        proposals: dict[str, dict[str, VideoProposals]] = {}
+        by_name: dict[str, dict[_VideoSpan, BoundaryMaps]] = {}
         for span in self.spans[part]:
             own = {name: of_video[span.video_id] for name, of_video in members.items()}
             untrained = {name: of_video[span.video_id] for name, of_video in baselines.items()}
             for name, maps in self._to_decode(span, own, untrained).items():
-                for scoring in NMS:
-                    videos = proposals.setdefault(ranked_for(name, scoring), {})
-                    videos[span.video_id] = self._decode(maps, span, scoring)
+                by_name.setdefault(name, {})[span] = maps
+        proposals = {
+            ranked_for(name, scoring): self._decode(of_videos, scoring)
+            for name, of_videos in by_name.items()
+            for scoring in NMS
+        }
         sink = pa.BufferOutputStream()
         table = proposal_rows(proposals)
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -185,19 +191,27 @@ class _DecodePart:
             **baselines,
         }
 
-    def _decode(self, maps: BoundaryMaps, span: _VideoSpan, scoring: Scoring) -> VideoProposals:
-        decoded = decode_proposals(
-            maps,
+    def _decode(
+        self, of_videos: Mapping[_VideoSpan, BoundaryMaps], scoring: Scoring
+    ) -> dict[str, VideoProposals]:
+        """The proposals of some videos, by their id, from maps of one number of bins."""
+        decoded = decode_batch(
+            BoundaryMaps(
+                *(torch.cat([getattr(m, n) for m in of_videos.values()]) for n in MAP_NAMES)
+            ),
             scoring=scoring,
             candidates=self.fusion.candidates,
-            extent_seconds=span.extent_seconds,
-            video_seconds=span.video_seconds,
+            extent_seconds=[span.extent_seconds for span in of_videos],
+            video_seconds=[span.video_seconds for span in of_videos],
         )
         settings = replace(NMS[scoring], max_outputs=self.fusion.proposals_per_video)
-        kept = soft_nms(
-            decoded.segments, decoded.scores, settings=settings, video_length=span.video_seconds
-        )
-        return VideoProposals(decoded.segments[kept.indices], kept.scores)
+        proposals = {}
+        for span, found in zip(of_videos, decoded, strict=True):
+            kept = soft_nms(
+                found.segments, found.scores, settings=settings, video_length=span.video_seconds
+            )
+            proposals[span.video_id] = VideoProposals(found.segments[kept.indices], kept.scores)
+        return proposals
 
 
 def _spans(data: MemberData, folds: Mapping[str, int]) -> list[list[_VideoSpan]]:

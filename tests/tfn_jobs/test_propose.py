@@ -111,7 +111,10 @@ def test_weights_of_a_fold_come_from_the_other_folds(
         for v in data.of_subset("validation")
     }
 
-    def record(members: Sequence[BoundaryMaps], targets: BmnTargets, *, seed: int) -> MapWeights:
+    def record(
+        members: Sequence[BoundaryMaps], targets: BmnTargets, *, parametrisation: str, seed: int
+    ) -> MapWeights:
+        assert parametrisation == FUSION.map_weights
         share = torch.tensor([0.2 + 0.3 * len(given), 0.8 - 0.3 * len(given)]).double()
         given.append(MapWeights(share, share, share.flip(0), share))
         seen.append(
@@ -190,7 +193,10 @@ def test_training_videos_get_fused_proposals_only(mapped: SmallPipeline) -> None
 def test_fitting_is_bounded(mapped: SmallPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def record(members: Sequence[BoundaryMaps], targets: BmnTargets, *, seed: int) -> MapWeights:
+    def record(
+        members: Sequence[BoundaryMaps], targets: BmnTargets, *, parametrisation: str, seed: int
+    ) -> MapWeights:
+        assert parametrisation == FUSION.map_weights
         sizes.append(len(targets.iou))
         assert all(len(maps.start) == sizes[-1] for maps in members)
         return uniform_map_weights(len(members))
