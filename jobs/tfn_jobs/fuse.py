@@ -28,6 +28,7 @@ from tfn_models.fusion.class_scores import fit_class_weights, fuse_class_scores
 from tfn_models.fusion.proposals import RefinedVideo, fit_refiner_weights, fuse_refined
 from tfn_models.fusion.weights import uniform_weights
 from tfn_models.nms import DETECTION_NMS, soft_nms
+from tfn_models.segments import clip_segments
 from tfn_platform.errors import StageError
 from tfn_platform.parquet import content_hash, read_table, write_table
 from tfn_platform.stages import Stage
@@ -93,7 +94,10 @@ def _fuse_classes(
     weights = []
     for fold in range(job.fusion.num_folds):
         inside = torch.from_numpy(fold_of == fold)
-        weights.append(fit_class_weights(members[:, ~inside], labels[~inside]))
+        fitted = fit_class_weights(
+            members[:, ~inside], labels[~inside], parametrisation=job.fusion.class_weights
+        )
+        weights.append(fitted)
         fused[inside] = fuse_class_scores(members[:, inside], weights[-1])
     mean = fuse_class_scores(members, uniform_weights(len(members)))
     return {FUSED: fused, MEAN: mean}, torch.stack(weights).mean(0)
@@ -117,13 +121,18 @@ def _fuse_refiners(
         raise StageError(f"{job.proposed.uri}: no video of the evaluation subset has proposals")
     uniform = uniform_weights(len(by_member))
     for fold in range(job.fusion.num_folds):
-        weights.append(fit_refiner_weights([r for v, r in known.items() if videos[v] != fold]))
+        others = [refined_video for v, refined_video in known.items() if videos[v] != fold]
+        weights.append(fit_refiner_weights(others, parametrisation=job.fusion.refiner_weights))
     for v, video in known.items():
         single = torch.eye(len(by_member), dtype=torch.float64)
         choices = {FUSED: weights[videos[v]], MEAN: uniform}
         choices |= {name: single[m] for m, name in enumerate(by_member)}
         for name, chosen in choices.items():
             segments, iou = fuse_refined(video.segments, video.scores, chosen)
+            if job.fusion.refiner_weights == "free":
+                # Negative weights reach beyond what each refiner, inside the video, says.
+                end = job.data.videos[v].duration_seconds
+                segments = clip_segments(segments, low=0.0, high=end)
             scored = VideoProposals(segments, iou * inputs[_id(job, v)].scores)
             refined.setdefault(name, {})[_id(job, v)] = _suppress(job, v, scored)
     return refined, torch.stack(weights).mean(0)

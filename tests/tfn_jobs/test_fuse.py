@@ -36,7 +36,8 @@ def test_weights_of_a_fold_come_from_the_other_folds(
     given: list[torch.Tensor] = []
     seen: list[set[int]] = []
 
-    def record(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def record(logits: torch.Tensor, labels: torch.Tensor, *, parametrisation: str) -> torch.Tensor:
+        assert parametrisation == FUSION.class_weights
         rows = [(every[0] == row).all(dim=1).nonzero().item() for row in logits[0].float()]
         assert len(labels) == len(rows)
         seen.append({int(row) for row in rows})
@@ -65,7 +66,8 @@ def test_refined_proposals_are_fused_out_of_fold(
     given: list[torch.Tensor] = []
     seen: list[list[torch.Tensor]] = []
 
-    def record(videos: Sequence[RefinedVideo]) -> torch.Tensor:
+    def record(videos: Sequence[RefinedVideo], *, parametrisation: str) -> torch.Tensor:
+        assert parametrisation == FUSION.refiner_weights
         seen.append([video.actions for video in videos])
         given.append(torch.tensor([0.2 * len(given), 1 - 0.2 * len(given)]).double())
         return given[-1]
@@ -132,6 +134,38 @@ def test_same_inputs_give_the_same_detections(predicted: SmallPipeline) -> None:
     after, _ = read_table(predicted.folder(FUSE), DETECTIONS)
     assert after.equals(before)
     assert figures == {"detections": after.num_rows, "detections_hash": content_hash(after)}
+
+
+def test_free_weights_stay_inside_the_videos(
+    store: Store, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights of both signs, as strong as they come: what they fuse is still valid."""
+    free = FUSION.model_copy(
+        update={"class_weights": "free", "map_weights": "free", "refiner_weights": "free"}
+    )
+    asked: list[str] = []
+
+    def negative(videos: Sequence[RefinedVideo], *, parametrisation: str) -> torch.Tensor:
+        asked.append(parametrisation)
+        return torch.tensor([30.0, -29.0]).double()
+
+    monkeypatch.setattr(fuse_job, "fit_refiner_weights", negative)
+    small = SmallPipeline.predicted(store, fusion=free)
+    assert asked == ["free"] * FUSION.num_folds
+    fused = proposals_of(read_table(small.folder(FUSE), PROPOSALS)[0], FUSED)
+    cut = 0
+    for video in small.data.videos:
+        if video.video_id in fused:
+            segments = fused[video.video_id].segments
+            assert bool((segments[:, 0] >= 0).all())
+            assert bool((segments[:, 0] <= segments[:, 1]).all())
+            assert bool((segments[:, 1] <= video.duration_seconds).all())
+            cut += int((segments == video.duration_seconds).sum())
+    assert cut > 0
+    for folder in (small.folder(PROPOSE), small.folder(FUSE)):
+        titles = {entry.title: sum(entry.weights) for entry in read_weights(folder)}
+        assert titles.pop("refined proposals", 1.0) == pytest.approx(1)
+        assert all(total != pytest.approx(1, abs=1e-9) for total in titles.values()), titles
 
 
 def test_single_refiners_are_listed_too(predicted: SmallPipeline) -> None:

@@ -1,1 +1,1 @@
-"""Video classifiers on stored features: which action a video shows."""
+"""Video classifiers, on stored features or on frames: which action a video shows."""

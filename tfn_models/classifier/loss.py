@@ -61,7 +61,11 @@ class _NuclearNorm(Function):
 
 
 def batch_nuclear_norm(logits: Tensor) -> Tensor:
-    """||softmax(logits)||_* / B of logits [B, K]: a scalar, at least in fp32, to be maximised."""
+    """||softmax(logits)||_* / B of logits [B, K]: a scalar, at least in fp32, to be maximised.
+
+    Raises:
+        ValueError: logits have another shape or are empty.
+    """
     if logits.ndim != 2 or 0 in logits.shape:
         raise ValueError(f"logits must be [B, K], neither zero, got {list(logits.shape)}")
     at_least_fp32 = torch.promote_types(logits.dtype, torch.float32)
@@ -86,6 +90,9 @@ def classifier_loss(
         nuclear_norm_weight: lambda of the BNM term; 0 leaves it out of the gradient, and it is
             then measured only.
         label_smoothing: share of the target spread evenly over all classes, 0 to 1.
+
+    Raises:
+        ValueError: there is not one label for each row of logits.
     """
     if labels.shape != logits.shape[:1]:
         raise ValueError(f"labels must be [{logits.shape[0]}], got {list(labels.shape)}")

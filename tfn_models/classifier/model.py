@@ -83,6 +83,9 @@ class Classifier(nn.Module):
         Args:
             features: what the padding holds has no influence.
             mask: [B, T] bool, True where a snippet belongs to the video.
+
+        Raises:
+            ValueError: a shape does not fit.
         """
         check_sequence(features, mask, channels=self.feature_dim)
         x = torch.where(mask[:, :, None], features, 0.0)
@@ -99,7 +102,11 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def build_classifier(config: ClassifierConfig) -> Classifier:
-    """Build the classifier that `config` describes, weights from torch's global generator."""
+    """Build the classifier that `config` describes, weights from torch's global generator.
+
+    Raises:
+        ValueError: the sizes of the Transformer do not fit together.
+    """
     projection, transformer, channels = None, None, config.feature_dim
     if config.pooling == "transformer":
         channels = config.transformer_channels

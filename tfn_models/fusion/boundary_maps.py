@@ -1,4 +1,9 @@
-"""Fusion of BMNs (TFN section 2.2): one weight a member for each of the four maps."""
+"""Fusion of BMNs (TFN section 2.2): one weight a member for each of the four maps.
+
+Maps hold probabilities. Weights of a simplex keep them so; a sum by free weights may leave 0..1,
+which decoding cannot read (it takes powers) and the criteria cannot (they take logarithms), so
+sums are cut off at 0 and 1, in fitting as in use.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, pack_valid_cells, valid_cells
 from tfn_models.criteria import ACTION_IOU, BOUNDARY_THRESHOLD, balanced_logistic, iou_classes
-from tfn_models.fusion.weights import fit_weights, uniform_weights, weighted_sum
+from tfn_models.fusion.weights import (
+    MemberWeights,
+    Parametrisation,
+    fit_weights,
+    uniform_weights,
+    weighted_sum,
+)
 from tfn_models.layers.resize import interpolation_matrix
 
 
@@ -26,16 +37,18 @@ class MapWeights:
 
     def __post_init__(self) -> None:
         """Refuse shapes that do not belong together."""
-        shapes = [tuple(w.shape) for w in (self.start, self.end, *self._cells())]
+        four = (self.start, self.end, self.classification, self.regression)
+        shapes = [tuple(weights.shape) for weights in four]
         if len(set(shapes)) != 1 or len(shapes[0]) != 1:
             raise ValueError(f"the four weights must all be [M], got shapes {shapes}")
 
-    def _cells(self) -> tuple[Tensor, Tensor]:
-        return self.classification, self.regression
-
 
 def uniform_map_weights(num_members: int) -> MapWeights:
-    """The weights of the plain mean of all four maps."""
+    """The weights of the plain mean of all four maps.
+
+    Raises:
+        ValueError: there is no member.
+    """
     weights = uniform_weights(num_members)
     return MapWeights(weights, weights, weights, weights)
 
@@ -46,6 +59,13 @@ def resize_boundary_maps(maps: BoundaryMaps, num_bins: int) -> BoundaryMaps:
     A value keeps what it stands for: the instant t / D of a start, (e + 1) / D of an end, the
     window [t, t + d + 1] / D of a cell. So on a grid half as fine every value is one of the old
     ones. Cells that are no windows are left out of the interpolation, not read as zeros.
+
+    Args:
+        maps: of B videos on D bins; on `num_bins` bins they come back as they are.
+        num_bins: of the new grid.
+
+    Raises:
+        ValueError: num_bins is below 1.
     """
     if maps.num_bins == num_bins:
         return maps
@@ -80,32 +100,78 @@ def _resize_matrices(old_bins: int, new_bins: int) -> tuple[Tensor, Tensor]:
     )
 
 
+class MapFusion(nn.Module):
+    """The members' maps on one grid, summed by learned weights; a new one gives their mean."""
+
+    def __init__(
+        self, num_members: int, *, num_bins: int, parametrisation: Parametrisation = "simplex"
+    ) -> None:
+        """Start from uniform weights.
+
+        Args:
+            num_members: M.
+            num_bins: D of the grid that all maps are resized to.
+            parametrisation: of the weights; sums by free ones are cut off at 0 and 1.
+        """
+        super().__init__()
+        self.num_bins = num_bins
+        self.start = MemberWeights(num_members, parametrisation=parametrisation)
+        self.end = MemberWeights(num_members, parametrisation=parametrisation)
+        self.classification = MemberWeights(num_members, parametrisation=parametrisation)
+        self.regression = MemberWeights(num_members, parametrisation=parametrisation)
+
+    @property
+    def weights(self) -> MapWeights:
+        """The weights of the four maps."""
+        return MapWeights(self.start(), self.end(), self.classification(), self.regression())
+
+    def forward(self, members: Sequence[BoundaryMaps]) -> BoundaryMaps:
+        """Maps of the same B videos by M members, each on a grid of its own -> fused maps."""
+        return fuse_boundary_maps(members, self.weights, num_bins=self.num_bins)
+
+
 def fuse_boundary_maps(
     members: Sequence[BoundaryMaps], weights: MapWeights, *, num_bins: int
 ) -> BoundaryMaps:
-    """Resize each member's maps of the same B videos to one grid and sum them by weight."""
+    """Resize each member's maps of the same B videos to one grid and sum them by weight.
+
+    Args:
+        members: the maps of M members, each on its own number of bins.
+        weights: one a member and map; sums are cut off at 0 and 1.
+        num_bins: of the fused maps.
+
+    Raises:
+        ValueError: there is no member, not one weight a member, or the numbers of videos differ.
+    """
     _check_members(members)
     resized = [resize_boundary_maps(maps, num_bins) for maps in members]
+
+    def fuse(values: list[Tensor], weights: Tensor) -> Tensor:
+        return _sum_within_0_1(torch.stack(values), weights)
+
     return BoundaryMaps(
-        start=weighted_sum(torch.stack([m.start for m in resized]), weights.start),
-        end=weighted_sum(torch.stack([m.end for m in resized]), weights.end),
-        classification=weighted_sum(
-            torch.stack([m.classification for m in resized]), weights.classification
-        ),
-        regression=weighted_sum(torch.stack([m.regression for m in resized]), weights.regression),
+        start=fuse([maps.start for maps in resized], weights.start),
+        end=fuse([maps.end for maps in resized], weights.end),
+        classification=fuse([maps.classification for maps in resized], weights.classification),
+        regression=fuse([maps.regression for maps in resized], weights.regression),
     )
 
 
-def fit_map_weights(
+def _sum_within_0_1(values: Tensor, weights: Tensor) -> Tensor:
+    return weighted_sum(values, weights).clamp(0, 1)
+
+
+def fit_map_fusion(
     members: Sequence[BoundaryMaps],
     targets: BmnTargets,
     *,
+    parametrisation: Parametrisation = "simplex",
     penalty: float = 1e-2,
     max_steps: int = 50,
     max_videos: int = 100,
     seed: int = 0,
-) -> MapWeights:
-    """Weights (on the simplex) that minimise the BMN's own criteria on the fused maps.
+) -> MapFusion:
+    """Train a `MapFusion` to minimise the BMN's own criteria on the fused maps.
 
     Starts, ends and classification: the balanced logistic loss. Regression: the mean squared
     error in which the three classes of IoU count the same, what the loss samples at random.
@@ -113,10 +179,14 @@ def fit_map_weights(
     Args:
         members: maps of M members on the same B held-out videos; each has its own D.
         targets: of these videos, on the grid that the maps will be fused on.
+        parametrisation: of the weights, see `MapFusion`.
         penalty: pull towards uniform weights, see `fit_weights`.
         max_steps: of L-BFGS.
         max_videos: of more videos, this many are drawn without replacement.
         seed: of that draw.
+
+    Raises:
+        ValueError: there is no member or no video, or members and targets have other videos.
     """
     num_videos, num_bins = targets.start.shape
     _check_members(members)
@@ -131,30 +201,60 @@ def fit_map_weights(
         members, targets = [maps.select(videos) for maps in members], targets.select(videos)
     resized = [resize_boundary_maps(maps, num_bins) for maps in members]
     iou = pack_valid_cells(targets.iou).cpu()
+    # A simplex needs no cut; a sum that rounding brings just above 1 would lose its gradient by it.
+    fuse = weighted_sum if parametrisation == "simplex" else _sum_within_0_1
 
-    def fit(values: list[Tensor], criterion: Callable[[Tensor], Tensor]) -> Tensor:
-        stack = torch.stack([v.detach().cpu().double() for v in values])
-        return fit_weights(
-            lambda weights: criterion(weighted_sum(stack, weights)),
-            len(stack),
+    def fit(
+        weights: MemberWeights, values: list[Tensor], criterion: Callable[[Tensor], Tensor]
+    ) -> None:
+        exact = torch.stack([value.detach().cpu().double() for value in values])
+        fit_weights(
+            weights,
+            lambda current: criterion(fuse(exact, current)),
             penalty=penalty,
             max_steps=max_steps,
         )
 
     is_start = targets.start.cpu() > BOUNDARY_THRESHOLD
     is_end = targets.end.cpu() > BOUNDARY_THRESHOLD
-    return MapWeights(
-        start=fit([m.start for m in resized], lambda fused: balanced_logistic(fused, is_start)),
-        end=fit([m.end for m in resized], lambda fused: balanced_logistic(fused, is_end)),
-        classification=fit(
-            [pack_valid_cells(m.classification) for m in resized],
-            lambda fused: balanced_logistic(fused, iou > ACTION_IOU),
-        ),
-        regression=fit(
-            [pack_valid_cells(m.regression) for m in resized],
-            lambda fused: _balanced_squared_error(fused, iou),
-        ),
+    fusion = MapFusion(len(members), num_bins=num_bins, parametrisation=parametrisation)
+    fit(fusion.start, [m.start for m in resized], lambda p: balanced_logistic(p, is_start))
+    fit(fusion.end, [m.end for m in resized], lambda p: balanced_logistic(p, is_end))
+    fit(
+        fusion.classification,
+        [pack_valid_cells(m.classification) for m in resized],
+        lambda p: balanced_logistic(p, iou > ACTION_IOU),
     )
+    fit(
+        fusion.regression,
+        [pack_valid_cells(m.regression) for m in resized],
+        lambda p: _balanced_squared_error(p, iou),
+    )
+    return fusion
+
+
+def fit_map_weights(
+    members: Sequence[BoundaryMaps],
+    targets: BmnTargets,
+    *,
+    parametrisation: Parametrisation = "simplex",
+    penalty: float = 1e-2,
+    max_steps: int = 50,
+    max_videos: int = 100,
+    seed: int = 0,
+) -> MapWeights:
+    """The weights of `fit_map_fusion`, whose arguments and errors these are."""
+    fusion = fit_map_fusion(
+        members,
+        targets,
+        parametrisation=parametrisation,
+        penalty=penalty,
+        max_steps=max_steps,
+        max_videos=max_videos,
+        seed=seed,
+    )
+    with torch.no_grad():
+        return fusion.weights
 
 
 def _balanced_squared_error(predicted: Tensor, iou: Tensor) -> Tensor:

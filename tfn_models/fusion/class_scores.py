@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tfn_models.fusion.weights import Parametrisation, fit_weights, weighted_sum
+from tfn_models.fusion.weights import MemberWeights, Parametrisation, fit_weights, weighted_sum
 
 
-def fit_class_weights(
+class ClassFusion(nn.Module):
+    """The members' logits, summed by learned weights; a new module gives exactly their mean."""
+
+    def __init__(self, num_members: int, *, parametrisation: Parametrisation = "simplex") -> None:
+        """Start from uniform weights.
+
+        Args:
+            num_members: M.
+            parametrisation: "simplex" keeps the scale of the members' logits, which the
+                detections' softmax relies on; "free" is the paper's, and changes the scale too.
+        """
+        super().__init__()
+        self.weights = MemberWeights(num_members, parametrisation=parametrisation)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Logits [M, V, K] of all members -> fused logits [V, K]."""
+        return fuse_class_scores(logits, self.weights())
+
+
+def fuse_class_scores(logits: Tensor, weights: Tensor) -> Tensor:
+    """Logits [M, V, K] and weights [M] -> fused logits [V, K].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if logits.dim() != 3:
+        raise ValueError(f"logits must be [M, V, K], got shape {tuple(logits.shape)}")
+    return weighted_sum(logits, weights)
+
+
+def fit_class_fusion(
     logits: Tensor,
     labels: Tensor,
     *,
     parametrisation: Parametrisation = "simplex",
     penalty: float = 1e-2,
     max_steps: int = 100,
-) -> Tensor:
-    """Weights fp64 [M] that minimise the cross-entropy of the weighted logits.
+) -> ClassFusion:
+    """Train a `ClassFusion` to minimise the cross-entropy of the fused logits.
 
     Args:
         logits: [M, V, K] of M members on held-out videos.
         labels: [V] class of each video.
-        parametrisation: "simplex" keeps the scale of the members' logits, which the detections'
-            softmax relies on; "free" is the paper's, and changes the scale too.
+        parametrisation: of the weights, see `ClassFusion`.
         penalty: pull towards uniform weights, see `fit_weights`.
         max_steps: of L-BFGS.
+
+    Raises:
+        ValueError: shapes do not fit, logits are not finite, or a label is no class.
     """
     if logits.dim() != 3 or labels.shape != logits.shape[1:2] or 0 in logits.shape:
         raise ValueError(
@@ -42,19 +74,24 @@ def fit_class_weights(
     exact, classes = logits.detach().cpu().double(), labels.cpu().long()
 
     def criterion(weights: Tensor) -> Tensor:
-        return F.cross_entropy(weighted_sum(exact, weights), classes)
+        return F.cross_entropy(fuse_class_scores(exact, weights), classes)
 
-    return fit_weights(
-        criterion,
-        len(logits),
-        parametrisation=parametrisation,
-        penalty=penalty,
-        max_steps=max_steps,
+    fusion = ClassFusion(len(logits), parametrisation=parametrisation)
+    fit_weights(fusion.weights, criterion, penalty=penalty, max_steps=max_steps)
+    return fusion
+
+
+def fit_class_weights(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    parametrisation: Parametrisation = "simplex",
+    penalty: float = 1e-2,
+    max_steps: int = 100,
+) -> Tensor:
+    """The weights fp64 [M] of `fit_class_fusion`, whose arguments and errors these are."""
+    fusion = fit_class_fusion(
+        logits, labels, parametrisation=parametrisation, penalty=penalty, max_steps=max_steps
     )
-
-
-def fuse_class_scores(logits: Tensor, weights: Tensor) -> Tensor:
-    """Logits [M, V, K] and weights [M] -> fused logits [V, K]."""
-    if logits.dim() != 3:
-        raise ValueError(f"logits must be [M, V, K], got shape {tuple(logits.shape)}")
-    return weighted_sum(logits, weights)
+    weights: Tensor = fusion.weights()
+    return weights.detach()

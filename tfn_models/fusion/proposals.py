@@ -1,6 +1,10 @@
 """Fusion of Refine Networks (TFN section 2.3).
 
 All refine the same proposals, so their boundaries and scores can be summed by weight.
+
+Weights of boundaries must have sum 1: a video that starts s seconds later has all its boundaries s
+later, and a sum by weights must be s later too, not s times the sum of the weights. So "free"
+weights are free in sign and size, but keep their sum.
 """
 
 from __future__ import annotations
@@ -10,9 +14,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from tfn_models.fusion.weights import fit_weights, uniform_weights, weighted_sum
+from tfn_models.fusion.weights import (
+    MemberWeights,
+    Parametrisation,
+    fit_weights,
+    uniform_weights,
+    weighted_sum,
+)
 from tfn_models.segments import pairwise_iou
 
 MATCHED_IOU = 0.5
@@ -37,21 +47,61 @@ class RefinedVideo:
             raise ValueError(f"actions must be [G, 2], got shape {tuple(self.actions.shape)}")
 
 
+class RefinedFusion(nn.Module):
+    """The refiners' segments and scores, summed by learned weights; a new one gives their mean."""
+
+    def __init__(self, num_members: int, *, parametrisation: Parametrisation = "simplex") -> None:
+        """Start from uniform weights.
+
+        Args:
+            num_members: M.
+            parametrisation: of the weights, whose sum is always 1.
+        """
+        super().__init__()
+        self.weights = MemberWeights(num_members, parametrisation=parametrisation, keeps_sum=True)
+
+    def forward(self, segments: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Segments [M, N, 2] and scores [M, N] of all members -> fused [N, 2] and [N]."""
+        return fuse_refined(segments, scores, self.weights())
+
+
 def fuse_refined(segments: Tensor, scores: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Segments [M, N, 2], scores [M, N] and weights [M] -> fused segments [N, 2], scores [N]."""
+    """Segments [M, N, 2], scores [M, N] and weights [M] -> fused segments [N, 2], scores [N].
+
+    Negative weights may bring a start behind its end, then the two change places, or a score out
+    of 0..1, where it is cut off. Weights of a simplex do neither.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
     _check_refined(segments, scores)
-    return weighted_sum(segments, weights), weighted_sum(scores, weights)
+    fused = weighted_sum(segments, weights)
+    in_order = torch.stack((fused.amin(dim=-1), fused.amax(dim=-1)), dim=-1)
+    return in_order, weighted_sum(scores, weights).clamp(0, 1)
 
 
-def fit_refiner_weights(
-    videos: Sequence[RefinedVideo], *, penalty: float = 1e-2, max_steps: int = 100
-) -> Tensor:
-    """Weights fp64 [M] on the simplex, one a refiner for both boundaries and scores.
+def fit_refined_fusion(
+    videos: Sequence[RefinedVideo],
+    *,
+    parametrisation: Parametrisation = "simplex",
+    penalty: float = 1e-2,
+    max_steps: int = 100,
+) -> RefinedFusion:
+    """Train a `RefinedFusion`: one weight a refiner for both boundaries and scores.
 
     The sum of two means is minimised: over proposals that belong to an action, the smooth-L1
     distance of the fused boundaries from it, in lengths of the action; over all proposals, the
     squared difference between the fused score and the true IoU. Which action a proposal belongs
     to, and its true IoU, are those of the mean of the refinements, and stay fixed.
+
+    Args:
+        videos: held-out videos, refined by the same M refiners.
+        parametrisation: of the weights, see `RefinedFusion`.
+        penalty: pull towards uniform weights, see `fit_weights`.
+        max_steps: of L-BFGS.
+
+    Raises:
+        ValueError: there is no video, or the number of refiners differs.
     """
     if not videos:
         raise ValueError("videos must hold at least one video, got none")
@@ -73,7 +123,24 @@ def fit_refiner_weights(
         offset_error = F.smooth_l1_loss(weighted_sum(scaled, weights), targets, reduction="sum")
         return score_error / max(len(iou), 1) + offset_error / max(targets.numel(), 1)
 
-    return fit_weights(criterion, members.pop(), penalty=penalty, max_steps=max_steps)
+    fusion = RefinedFusion(members.pop(), parametrisation=parametrisation)
+    fit_weights(fusion.weights, criterion, penalty=penalty, max_steps=max_steps)
+    return fusion
+
+
+def fit_refiner_weights(
+    videos: Sequence[RefinedVideo],
+    *,
+    parametrisation: Parametrisation = "simplex",
+    penalty: float = 1e-2,
+    max_steps: int = 100,
+) -> Tensor:
+    """The weights fp64 [M] of `fit_refined_fusion`, whose arguments and errors these are."""
+    fusion = fit_refined_fusion(
+        videos, parametrisation=parametrisation, penalty=penalty, max_steps=max_steps
+    )
+    weights: Tensor = fusion.weights()
+    return weights.detach()
 
 
 def _match(video: RefinedVideo) -> tuple[Tensor, Tensor]:

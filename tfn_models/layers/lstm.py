@@ -12,6 +12,9 @@ class BiLstm(nn.Module):
 
     Each direction has half of the channels. The backward direction starts at a sequence's last
     valid snippet, so padding changes nothing.
+
+    `torch.compile` leaves its graph here: its tracer does not support `nn.LSTM`, and a recurrence
+    of our own, step by step, would be slower than what leaving costs.
     """
 
     def __init__(self, channels: int, *, num_layers: int) -> None:
@@ -36,6 +39,9 @@ class BiLstm(nn.Module):
         Args:
             x: the sequence.
             mask: [B, T] bool, True where valid, valid snippets first; None if all are.
+
+        Raises:
+            ValueError: a shape does not fit, or the mask has a hole.
         """
         check_sequence(x, mask, channels=self.channels)
         if mask is None:

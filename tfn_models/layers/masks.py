@@ -24,10 +24,15 @@ def check_sequence(x: Tensor, mask: Tensor | None, *, channels: int) -> None:
 def mask_lengths(mask: Tensor) -> Tensor:
     """Valid snippets of each row of mask [B, T]: [B] int64.
 
+    Under `torch.compile` the order is not checked: a graph cannot look at the values that run
+    through it.
+
     Raises:
         ValueError: valid snippets do not come first, then the padding.
     """
     lengths = mask.sum(dim=1)
+    if torch.compiler.is_compiling():
+        return lengths
     snippets = torch.arange(mask.shape[1], device=mask.device)
     if not torch.equal(mask, snippets < lengths[:, None]):
         raise ValueError("a mask must be True for the first snippets and False for the padding")

@@ -38,6 +38,9 @@ class NonlocalBlock(nn.Module):
         Args:
             x: the sequence.
             mask: [B, T] bool, True where valid; None if all are.
+
+        Raises:
+            ValueError: a shape does not fit.
         """
         check_sequence(x, mask, channels=self.channels)
         allowed = None

@@ -11,6 +11,9 @@ def cell_centres(length: int, new_length: int) -> Tensor:
 
     Both sequences cover the same span, so a centre (i + 1/2) / new_length is met at
     (i + 1/2) * length / new_length - 1/2. Returns fp64 positions [new_length] in cells.
+
+    Raises:
+        ValueError: a length is below 1.
     """
     if length < 1 or new_length < 1:
         raise ValueError(f"lengths must be at least 1, got {length} and {new_length}")
@@ -23,6 +26,9 @@ def resize_sequence(x: Tensor, length: int) -> Tensor:
 
     Positions are cell centres (align_corners=False), held at the outermost cells. An fp64 input
     stays fp64; every other type comes back as fp32. The same length comes back unchanged.
+
+    Raises:
+        ValueError: x has another shape, or a length is below 1.
     """
     if x.dim() not in (2, 3):
         raise ValueError(f"x must be [T, F] or [B, T, F], got shape {tuple(x.shape)}")

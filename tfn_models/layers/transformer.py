@@ -79,6 +79,9 @@ class TemporalTransformer(nn.Module):
         Args:
             x: the sequence.
             mask: [B, T] bool, True where valid.
+
+        Raises:
+            ValueError: a shape does not fit.
         """
         check_sequence(x, mask, channels=self.channels)
         x = torch.where(mask[:, :, None], x, 0.0)

@@ -51,6 +51,8 @@ def refine_loss(
 ) -> RefineLoss:
     """The loss of a batch of B videos. Each stage is matched anew with ground truth.
 
+    What comes in half precision is compared in fp32.
+
     Args:
         output: of the network.
         ground_truth: for each video [G, 2] in clips, G may be 0.
@@ -59,6 +61,9 @@ def refine_loss(
         generator: for the sampling of the IoU term. One on the CPU samples the same for a network
             on any device.
         config: weights; None for the defaults.
+
+    Raises:
+        ValueError: the ground truth is not that of these videos, or has a wrong shape or no width.
     """
     config = config or RefineLossConfig()
     offsets = iou = action = mask.new_zeros((), dtype=torch.float32)
@@ -75,8 +80,10 @@ def refine_loss(
         iou = iou + _mean_where(_smooth_l1(stage.iou, targets.iou), chosen)
     if output.action_logits is not None:
         wanted = action_targets(ground_truth, mask=mask)
-        logits = output.action_logits.float()
-        costs = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+        logits = _at_least_fp32(output.action_logits)
+        costs = F.binary_cross_entropy_with_logits(
+            logits, wanted.to(logits.dtype), reduction="none"
+        )
         action = _mean_where(costs, mask)
     total = config.offset_weight * offsets + config.iou_weight * iou + config.action_weight * action
     return RefineLoss(total=total, offsets=offsets, iou=iou, action=action)
@@ -117,7 +124,12 @@ def balanced_sample(
 
 
 def _smooth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    return F.smooth_l1_loss(prediction.float(), target, reduction="none")
+    exact = _at_least_fp32(prediction)
+    return F.smooth_l1_loss(exact, target.to(exact.dtype), reduction="none")
+
+
+def _at_least_fp32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:

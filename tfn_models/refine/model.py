@@ -68,19 +68,11 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no network can have."""
-        sizes = {
-            "feature_dim": self.feature_dim,
-            "base_channels": self.base_channels,
-            "num_base_layers": self.num_base_layers,
-            "roi_channels": self.roi_channels,
-            "hidden_channels": self.hidden_channels,
-            "start_bins": self.start_bins,
-            "action_bins": self.action_bins,
-            "end_bins": self.end_bins,
-        }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        sizes = ["feature_dim", "base_channels", "num_base_layers", "roi_channels"]
+        sizes += ["hidden_channels", "start_bins", "action_bins", "end_bins"]
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.context_ratio <= 0:
             raise ValueError(f"context_ratio must be positive, got {self.context_ratio}")
         if not self.stage_ious or not all(0 < iou < 1 for iou in self.stage_ious):
@@ -120,6 +112,9 @@ class RefineNetwork(nn.Module):
     ) -> RefineOutput:
         """Refine the proposals of a batch of videos.
 
+        Segments are fp32 under autocast too (fp64 where the features are). What is padding has no
+        influence on anything, and gets no gradient.
+
         Args:
             features: [B, T, feature_dim], one a clip at the full rate.
             mask: [B, T] bool, True for a video's clips, at least one, False for padding after.
@@ -132,14 +127,14 @@ class RefineNetwork(nn.Module):
         """
         lengths = self._check(features, mask, proposals, proposal_mask)
         base, action_logits = self._base_features(features, mask)
-        segments = torch.where(proposal_mask[:, :, None], proposals.detach().float(), 0.0)
+        exact = proposals.detach().to(_at_least_fp32(features.dtype))
+        segments = torch.where(proposal_mask[:, :, None], exact, 0.0)
         segments = fit_segments(segments, lengths=lengths)
         stages = []
         for module, positive_iou in zip(self.stages, self.config.stage_ious, strict=True):
             iou, offsets = module(base, segments, lengths=lengths)
-            moved = decode_offsets(
-                segments, offsets.detach().float(), scales=self.config.offset_scales
-            )
+            moves = offsets.detach().to(segments.dtype)
+            moved = decode_offsets(segments, moves, scales=self.config.offset_scales)
             stages.append(
                 RefineStage(
                     input_segments=segments,
@@ -184,7 +179,7 @@ class RefineNetwork(nn.Module):
                 f"got {proposal_mask.dtype} {list(proposal_mask.shape)}"
             )
         lengths = mask_lengths(mask)
-        if bool((lengths < 1).any()):
+        if not torch.compiler.is_compiling() and bool((lengths < 1).any()):
             raise ValueError("each video needs at least one valid clip, got a mask row of none")
         return lengths
 
@@ -250,7 +245,9 @@ class RefineModule(nn.Module):
         start = self.start(bins[..., : self.middle].flatten(1))[:, 0]
         end = self.end(bins[..., self.middle :].flatten(1))[:, 0]
         offsets = torch.stack((center, log_width, start, end), dim=-1)
-        return iou_logit.sigmoid().view(batch, count), offsets.view(batch, count, 4)
+        # In half precision all IoUs near 1 would be one, and proposals could not be ranked.
+        iou = iou_logit.to(_at_least_fp32(iou_logit.dtype)).sigmoid()
+        return iou.view(batch, count), offsets.view(batch, count, 4)
 
     def _sample(self, features: Tensor, segments: Tensor, *, lengths: Tensor) -> Tensor:
         """Bins of start context, proposal and end context: [B, N, bins, C]."""
@@ -280,6 +277,10 @@ def fit_segments(segments: Tensor, *, lengths: Tensor) -> Tensor:
 def build_refine(config: RefineConfig) -> RefineNetwork:
     """The Refine Network of a configuration, with random weights from torch's global seed."""
     return RefineNetwork(config)
+
+
+def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _head(channels: int, *, hidden: int, outputs: int) -> nn.Sequential:

@@ -71,6 +71,32 @@ def test_gradient(shape: tuple[int, int]) -> None:
     assert torch.autograd.gradcheck(batch_nuclear_norm, (logits,))
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_gradient_of_the_whole_loss(weight: float, label_smoothing: float) -> None:
+    logits, labels = random_logits(4, 3).requires_grad_(), torch.tensor([0, 2, 1, 0])
+
+    def total(logits: Tensor) -> Tensor:
+        return classifier_loss(
+            logits, labels, nuclear_norm_weight=weight, label_smoothing=label_smoothing
+        ).total
+
+    assert torch.autograd.gradcheck(total, (logits,))
+
+
+@pytest.mark.slow
+def test_compiles_to_one_graph() -> None:
+    torch._dynamo.reset()
+
+    def total(logits: Tensor, labels: Tensor) -> Tensor:
+        return classifier_loss(logits, labels, nuclear_norm_weight=0.7).total
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    logits, labels = random_logits(4, 3).requires_grad_(), torch.tensor([0, 2, 1, 0])
+    (grad,) = torch.autograd.grad(compiled(logits, labels), logits)
+    torch.testing.assert_close(grad, torch.autograd.grad(total(logits, labels), logits)[0])
+
+
 def test_gradient_with_repeated_singular_values() -> None:
     """All singular values of a circulant of this kind but the first are equal."""
     logits = (2 * torch.eye(4, dtype=torch.float64)).requires_grad_()

@@ -75,6 +75,48 @@ def test_padding_has_no_influence(config: ClassifierConfig) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
+def test_what_the_neighbours_are_changes_no_bit(config: ClassifierConfig) -> None:
+    model = build(config)
+    features, mask = random_videos(4, 7, 5)
+    features[0, 4:] = torch.nan
+    before = model(features, mask)[0]
+    features[1], features[2], mask[1] = torch.randn(7, 8), torch.nan, torch.arange(7) < 2
+    mask[2] = False
+    assert torch.equal(model(features, mask)[0], before)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_gradients(config: ClassifierConfig) -> None:
+    model = build(config).double()
+    features, mask = random_videos(4, 3)
+    features = features.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: model(x, mask), (features,))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_bf16_autocast_stays_near_fp32(config: ClassifierConfig) -> None:
+    model = build(config)
+    features, mask = random_videos(4, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(features, mask)
+    assert bool(logits.isfinite().all())
+    torch.testing.assert_close(logits.float(), model(features, mask), rtol=0, atol=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_compiles_to_one_graph(config: ClassifierConfig) -> None:
+    torch._dynamo.reset()
+    model = build(config)
+    features, mask = random_videos(4, 7)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    logits = compiled(features, mask)
+    torch.testing.assert_close(logits, model(features, mask))
+    logits.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize("config", CONFIGS)
 def test_every_weight_gets_a_gradient_and_training_lowers_the_loss(
     config: ClassifierConfig,
 ) -> None:

@@ -3,9 +3,13 @@
 import pytest
 import torch
 
+from tfn_models.bmn.decode import decode_proposals
 from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, unpack_valid_cells, valid_cells
 from tfn_models.fusion.boundary_maps import (
+    MapFusion,
     MapWeights,
+    _balanced_squared_error,
+    fit_map_fusion,
     fit_map_weights,
     fuse_boundary_maps,
     resize_boundary_maps,
@@ -127,6 +131,121 @@ def test_a_seed_draws_videos_from_many() -> None:
     )
     assert torch.equal(first.start, same.start)
     assert not torch.equal(first.start, other.start)
+
+
+NAMES = ("start", "end", "classification", "regression")
+
+
+@pytest.mark.parametrize("parametrisation", ["simplex", "free"])
+def test_a_new_fusion_is_the_mean_and_a_fitted_one_uses_its_weights(parametrisation: str) -> None:
+    members, targets = good_and_bad_members()
+    new = MapFusion(3, num_bins=8, parametrisation=parametrisation)  # type: ignore[arg-type]
+    mean = new(members)
+    fitted = fit_map_fusion(members, targets, parametrisation=parametrisation)  # type: ignore[arg-type]
+    weights = fit_map_weights(members, targets, parametrisation=parametrisation)  # type: ignore[arg-type]
+    fused, expected = fitted(members), fuse_boundary_maps(members, weights, num_bins=8)
+    for name in NAMES:
+        stacked = torch.stack([getattr(maps, name) for maps in members])
+        assert torch.equal(getattr(mean, name), stacked.mean(dim=0))
+        assert torch.equal(getattr(fitted.weights, name), getattr(weights, name))
+        assert torch.equal(getattr(fused, name), getattr(expected, name))
+
+
+def test_each_map_has_its_own_weights() -> None:
+    members = [random_maps(2, 8), random_maps(2, 8, 1)]
+    fusion = MapFusion(2, num_bins=8, parametrisation="free")
+    shares = {"start": 1.0, "end": 0.0, "classification": 0.25, "regression": 0.5}
+    fusion.load_state_dict(
+        {f"{name}.numbers": torch.tensor([share, 1 - share]) for name, share in shares.items()}
+    )
+    fused = fusion(members)
+    for name, share in shares.items():
+        assert getattr(fusion.weights, name).tolist() == [share, 1 - share]
+        first, second = (getattr(maps, name) for maps in members)
+        torch.testing.assert_close(getattr(fused, name), share * first + (1 - share) * second)
+
+
+def test_members_of_several_lengths_can_be_fitted_with_free_weights() -> None:
+    members, targets = good_and_bad_members()
+    members[0] = random_maps(12, 11, 1)
+    fusion = fit_map_fusion(members, targets, parametrisation="free")
+    for name in NAMES:
+        assert bool(getattr(fusion.weights, name).isfinite().all())
+        assert getattr(fusion.weights, name).argmax() == 1
+
+
+def test_free_weights_find_what_no_simplex_can() -> None:
+    """The good member stands out against a bad one that is taken away, and is scaled up."""
+    generator = torch.Generator().manual_seed(0)
+    iou = unpack_valid_cells(torch.rand(12, 36, generator=generator))
+    rows = torch.rand(2, 12, 8, generator=generator)
+    bias = random_maps(12, 8, 1)
+    valid = valid_cells(8)
+    good = BoundaryMaps(rows[0] / 2, rows[1] / 2, iou / 2, (iou + bias.regression) / 2 * valid)
+    targets = BmnTargets(rows[0], rows[1], iou)
+    free = fit_map_fusion([good, bias], targets, parametrisation="free", penalty=1e-4)
+    simplex = fit_map_fusion([good, bias], targets, penalty=1e-4)
+    torch.testing.assert_close(
+        free.weights.regression.detach(), torch.tensor([2.0, -1.0]).double(), rtol=0, atol=0.05
+    )
+    fused = [fusion([good, bias]).regression.detach() for fusion in (free, simplex)]
+    errors = [float((regression - iou).square().mean()) for regression in fused]
+    assert errors[0] < 0.1 * errors[1]
+
+
+def test_sums_by_free_weights_stay_probabilities_and_can_be_decoded() -> None:
+    members = [random_maps(1, 8, seed) for seed in range(2)]
+    weights = torch.tensor([6.0, -5.0]).double()
+    fused = fuse_boundary_maps(members, MapWeights(*[weights] * 4), num_bins=8)
+    for name in NAMES:
+        values = getattr(fused, name)
+        assert float(values.min()) == 0
+        assert float(values.max()) == 1
+        first, second = (getattr(maps, name) for maps in members)
+        torch.testing.assert_close(values, (6 * first - 5 * second).clamp(0, 1))
+    for scoring in ("detection", "recall"):
+        decoded = decode_proposals(
+            fused,
+            scoring=scoring,  # type: ignore[arg-type]
+            candidates="all",
+            extent_seconds=8.0,
+            video_seconds=8.0,
+        )
+        assert bool(decoded.scores.isfinite().all())
+        assert bool((decoded.scores >= 0).all())
+
+
+@pytest.mark.parametrize("parametrisation", ["simplex", "free"])
+def test_gradients(parametrisation: str) -> None:
+    members = [linear_maps(4), linear_maps(5)]
+    members = [
+        BoundaryMaps(*(0.3 + 0.1 * getattr(maps, name) for name in NAMES)) for maps in members
+    ]
+    fusion = MapFusion(2, num_bins=4, parametrisation=parametrisation)  # type: ignore[arg-type]
+    numbers = [
+        torch.tensor(pair, dtype=torch.float64, requires_grad=True)
+        for pair in ([0.3, 0.6], [0.5, 0.2], [0.8, 0.1], [0.2, 0.7])
+    ]
+
+    def fused(*numbers: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        weights = {f"{name}.numbers": value for name, value in zip(NAMES, numbers, strict=True)}
+        maps = torch.func.functional_call(fusion, weights, (members,))
+        return tuple(getattr(maps, name) for name in NAMES)
+
+    assert torch.autograd.gradcheck(fused, tuple(numbers))
+
+
+def test_the_criterion_of_regression_against_a_loop_and_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, iou = torch.rand(2, 40, dtype=torch.float64, generator=generator)
+    classes: dict[str, list[float]] = {"low": [], "middle": [], "high": []}
+    for p, true in zip(predicted.tolist(), iou.tolist(), strict=True):
+        name = "low" if true <= 0.3 else "high" if true > 0.7 else "middle"
+        classes[name].append((p - true) ** 2)
+    expected = sum(sum(errors) / len(errors) for errors in classes.values()) / 3
+    assert _balanced_squared_error(predicted, iou).item() == pytest.approx(expected)
+    predicted.requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: _balanced_squared_error(p, iou), (predicted,))
 
 
 def test_refuses_wrong_input() -> None:

@@ -14,6 +14,13 @@ def test_mask_lengths_refuses_a_hole() -> None:
         mask_lengths(torch.tensor([[True, False, True]]))
 
 
+def test_mask_lengths_compiles_to_one_graph_which_trusts_the_order() -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(mask_lengths, fullgraph=True, backend="aot_eager")
+    mask = torch.arange(4) < torch.tensor([4, 0, 2])[:, None]
+    assert compiled(mask).tolist() == [4, 0, 2]
+
+
 @pytest.mark.parametrize(
     ("shape", "mask"),
     [

@@ -37,6 +37,12 @@ def test_same_length_is_unchanged() -> None:
     assert torch.equal(resize_sequence(x, 9), x)
 
 
+@pytest.mark.parametrize(("length", "new_length"), [(5, 3), (3, 7), (4, 4)])
+def test_gradients(length: int, new_length: int) -> None:
+    x = torch.randn(2, length, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda value: resize_sequence(value, new_length), (x,))
+
+
 def test_interpolation_matrix_reads_positions() -> None:
     matrix = interpolation_matrix(torch.tensor([-1.0, 0.0, 1.25, 9.0]), 3)
     expected = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0.75, 0.25], [0, 0, 1]]).double()

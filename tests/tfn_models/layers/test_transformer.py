@@ -82,6 +82,41 @@ def test_one_layer_against_a_loop() -> None:
     torch.testing.assert_close(model(x, torch.ones(1, 12, dtype=torch.bool)), expected)
 
 
+def test_gradients() -> None:
+    torch.manual_seed(1)
+    model = TemporalTransformer(
+        4, num_layers=2, num_heads=2, feedforward_channels=3, dropout=0.0, local_heads=1
+    ).double()
+    x = torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True)
+    mask = torch.arange(4) < torch.tensor([4, 2])[:, None]
+    assert torch.autograd.gradcheck(lambda value: model(value, mask), (x,))
+    for name, value in model.named_parameters():
+
+        def with_weight(value: torch.Tensor, name: str = name) -> torch.Tensor:
+            output: torch.Tensor = torch.func.functional_call(model, {name: value}, (x, mask))
+            return output
+
+        weight = value.detach().clone().requires_grad_()
+        assert torch.autograd.gradcheck(with_weight, (weight,), fast_mode=True), name
+
+
+def test_what_the_neighbours_are_changes_no_bit() -> None:
+    model = build(local_heads=2)
+    x, mask = torch.randn(3, 9, 8), torch.arange(9) < torch.tensor([9, 4, 6])[:, None]
+    before = model(x, mask)[1]
+    x[0], x[2], mask[0] = torch.randn(9, 8), torch.nan, torch.arange(9) < 1
+    mask[2] = False
+    assert torch.equal(model(x, mask)[1], before)
+
+
+def test_bf16_autocast_stays_near_fp32() -> None:
+    model = build(local_heads=2)
+    x, mask = torch.randn(2, 9, 8), torch.arange(9) < torch.tensor([9, 4])[:, None]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(x, mask)
+    torch.testing.assert_close(output.float(), model(x, mask), rtol=0, atol=0.1)
+
+
 def test_dropout_only_in_training_and_by_the_seed() -> None:
     model = build()
     x, mask = torch.randn(1, 5, 8), torch.ones(1, 5, dtype=torch.bool)
