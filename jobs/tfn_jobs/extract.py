@@ -15,13 +15,12 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from tfn_jobs.backbones import build_network, read_network_config
 from tfn_jobs.console import progress_bar
 from tfn_jobs.feature_parts import FeatureParts
 from tfn_jobs.frame_crop import center_square
 from tfn_jobs.pipeline_spec import PipelineSpec
-from tfn_models.backbones import pick_backbone
 from tfn_models.backbones.frames import normalize_frames
-from tfn_models.backbones.slowfast import build_slowfast
 from tfn_platform.checkpoint import load_torch, weights_hash
 from tfn_platform.errors import StageError
 from tfn_platform.feature_index import write_index
@@ -104,19 +103,26 @@ def sampling_grid(spec: PipelineSpec) -> SamplingGrid:
 
 def feature_contract(job: ExtractJob) -> FeatureContract:
     """How the features are made, for those who read them."""
-    clips, backbone = job.spec.clips, job.spec.backbone
+    clips, architecture = job.spec.clips, job.spec.backbone.architecture
+    network = read_network_config(job.backbone, architecture)
     return FeatureContract(
-        backbone=backbone.architecture,
+        backbone=architecture,
         weights_hash=weights_hash(load_torch(job.backbone.store, job.backbone.weights)),
-        feature_dim=pick_backbone(backbone.architecture).feature_dim,
+        feature_dim=network.feature_dim,
         frames_per_clip=clips.frames_per_clip,
         frame_rate=clips.frame_rate,
         stride_seconds=clips.stride_seconds,
         alignment="center",
         short_side=clips.short_side,
-        normalization=f"mean {backbone.mean:g}, std {backbone.std:g}, crop {clips.crop}",
+        normalization=f"mean {_each(network.mean)}, std {_each(network.std)}, crop {clips.crop}",
         decoder=f"PyAV {av.__version__}",
     )
+
+
+def _each(channels: tuple[float, float, float]) -> str:
+    """Numbers of red, green and blue; only one where they are the same."""
+    numbers = channels[:1] if len(set(channels)) == 1 else channels
+    return " ".join(f"{number:g}" for number in numbers)
 
 
 class _Decode:
@@ -180,11 +186,9 @@ class BackboneActor:
         set_determinism(seed=spec.seed, num_threads=spec.backbone.num_threads)
         self._spec = spec
         self._device = torch.device("cuda" if spec.resources.model_gpus else "cpu")
-        weights = load_torch(backbone.store, backbone.weights)
-        config = pick_backbone(spec.backbone.architecture)
-        num_classes = len(weights["projection.bias"])
-        model = build_slowfast(type(config)(**{**vars(config), "num_classes": num_classes}))
-        model.load_state_dict(weights)
+        self._network = read_network_config(backbone, spec.backbone.architecture)
+        model = build_network(self._network)
+        model.load_state_dict(load_torch(backbone.store, backbone.weights))
         self._model = model.to(self._device).eval()
         self._grid = sampling_grid(spec)
 
@@ -228,6 +232,6 @@ class BackboneActor:
         return features
 
     def _forward(self, clips: torch.Tensor) -> torch.Tensor:
-        mean, std = [self._spec.backbone.mean] * 3, [self._spec.backbone.std] * 3
+        mean, std = self._network.mean, self._network.std
         normalized = normalize_frames(clips.to(self._device), mean=mean, std=std)
         return self._model.forward_features(normalized).float()

@@ -1,6 +1,5 @@
 """Job: fine-tune the backbone on clips inside annotated segments, with Ray Train (paper, 1.1)."""
 
-import dataclasses
 import datetime
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ import ray.train.torch
 import torch
 from torch import nn
 
+from tfn_jobs.backbones import effective_config, write_network_config
 from tfn_jobs.console import progress_bar
+from tfn_jobs.initial_weights import initial_backbone
 from tfn_jobs.labelled_videos import LabelledVideos, read_labelled_videos
 from tfn_jobs.pipeline_spec import BackboneSpec, ClipsSpec, FinetuneSpec, PipelineSpec
 from tfn_jobs.reporting import OnEpoch
@@ -24,17 +25,16 @@ from tfn_jobs.training_clips import (
     read_batches,
     spread_evenly,
 )
-from tfn_models.backbones import pick_backbone
 from tfn_models.backbones.augment import AugmentConfig, augment_frames
+from tfn_models.backbones.crops import RandomCropConfig
 from tfn_models.backbones.frames import normalize_frames
-from tfn_models.backbones.pytorchvideo_names import load_pytorchvideo_weights
-from tfn_models.backbones.slowfast import SlowFast, build_slowfast
+from tfn_models.backbones.interface import Backbone, BackboneConfig
 from tfn_models.classifier.loss import classifier_loss
 from tfn_platform.checkpoint import load_torch, save_torch, weights_hash
 from tfn_platform.cluster import require_resources
 from tfn_platform.errors import StageError
 from tfn_platform.history import following, read_history
-from tfn_platform.store import StageFolder, Store
+from tfn_platform.store import StageFolder
 from tfn_platform.training import (
     EpochReport,
     LossReport,
@@ -64,7 +64,8 @@ def finetune(job: FinetuneJob, *, on_epoch: OnEpoch) -> dict[str, float | str]:
     """
     settings = job.spec.backbone.finetune
     if settings is None:
-        model = _initial_model(job.spec.backbone, num_classes=None)
+        model = initial_backbone(job.spec.backbone, num_classes=None)
+        write_network_config(job.folder, _effective(job.spec.backbone, model))
         save_torch(job.folder.store, job.folder.weights, model.state_dict())
         return {"weights_hash": weights_hash(model.state_dict())}
     total = settings.training.num_epochs
@@ -114,12 +115,15 @@ def _worker(config: dict[str, FinetuneJob]) -> None:
     assert settings is not None
     set_determinism(seed=spec.seed, num_threads=settings.training.num_threads)
     videos = read_labelled_videos(job.prepared, training_subset=spec.training_subset)
-    model = _initial_model(spec.backbone, num_classes=len(videos.class_names))
+    model = initial_backbone(spec.backbone, num_classes=len(videos.class_names))
+    network = _effective(spec.backbone, model)
+    if rank == 0:
+        write_network_config(job.folder, network)
     device = ray.train.torch.get_device()
     parallel = ray.train.torch.prepare_model(model.to(device))
     train(
         parallel,
-        _task(spec, settings, videos, rank=rank, world=world, device=device),
+        _task(spec, settings, videos, network, rank=rank, world=world, device=device),
         settings=settings.training,
         seed=spec.seed,
         folder=job.folder,
@@ -132,6 +136,7 @@ def _task(
     spec: PipelineSpec,
     settings: FinetuneSpec,
     videos: LabelledVideos,
+    network: BackboneConfig,
     *,
     rank: int,
     world: int,
@@ -172,12 +177,12 @@ def _task(
             )
         )
 
-    compute_loss = _loss_function(spec.backbone, settings, device)
+    compute_loss = _loss_function(network, settings, device)
     return TrainingTask(training_batches, num_batches, validation_batches, compute_loss)
 
 
 def _loss_function(
-    backbone: BackboneSpec, settings: FinetuneSpec, device: torch.device
+    network: BackboneConfig, settings: FinetuneSpec, device: torch.device
 ) -> Callable[[nn.Module, ClipBatch, torch.Generator], LossReport]:
     augment = _augmentation(settings)
 
@@ -185,8 +190,7 @@ def _loss_function(
         frames = batch.frames.to(device)
         if model.training:
             frames = augment_frames(frames, config=augment, generator=generator)
-        mean, std = [backbone.mean] * 3, [backbone.std] * 3
-        logits = model(normalize_frames(frames, mean=mean, std=std))
+        logits = model(normalize_frames(frames, mean=network.mean, std=network.std))
         labels = batch.labels.to(device)
         loss = classifier_loss(
             logits,
@@ -206,6 +210,7 @@ def clip_geometry(clips: ClipsSpec) -> ClipGeometry:
 
 
 def _augmentation(settings: FinetuneSpec) -> AugmentConfig:
+    crop = settings.random_crop
     return AugmentConfig(
         contrast_low=1 - settings.contrast,
         contrast_high=1 + settings.contrast,
@@ -213,22 +218,12 @@ def _augmentation(settings: FinetuneSpec) -> AugmentConfig:
         max_brightness=settings.brightness,
         max_shift_pixels=settings.max_shift_pixels,
         flip_probability=settings.flip_probability,
+        random_crop=None if crop is None else RandomCropConfig(**crop.model_dump()),
     )
 
 
-def _initial_model(spec: BackboneSpec, *, num_classes: int | None) -> SlowFast:
-    """The network before fine-tuning; `num_classes` None keeps the checkpoint's own."""
-    config = pick_backbone(spec.architecture)
-    if num_classes is not None:
-        config = dataclasses.replace(config, num_classes=num_classes)
-    model = build_slowfast(config)
-    if spec.checkpoint is not None:
-        parent, _, name = spec.checkpoint.rpartition("/")
-        weights = load_torch(Store.open(parent), name)
-        load_pytorchvideo_weights(
-            model, weights.get("model_state", weights), with_projection=num_classes is None
-        )
-    return model
+def _effective(spec: BackboneSpec, model: Backbone) -> BackboneConfig:
+    return effective_config(model.config, mean=spec.mean, std=spec.std)
 
 
 def _figures(folder: StageFolder) -> dict[str, float | str]:

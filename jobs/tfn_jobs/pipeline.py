@@ -12,6 +12,7 @@ from tfn_jobs.evaluation import Evaluation
 from tfn_jobs.extract import ExtractJob, extract
 from tfn_jobs.finetune import FinetuneJob, finetune
 from tfn_jobs.fuse import FuseJob, fuse
+from tfn_jobs.initial_weights import read_initial_weights
 from tfn_jobs.member_data import MemberData, read_member_data
 from tfn_jobs.pipeline_spec import AnnotatedDataSpec, PipelineSpec, SyntheticDataSpec
 from tfn_jobs.pipeline_stages import MemberStage, PipelineStages, pipeline_stages
@@ -52,8 +53,17 @@ class Pipeline:
         return cls(spec, store, pipeline_stages(spec, location))
 
     def plan(self) -> list[PlannedStage]:
-        """What would run, and why."""
-        return plan(self.stages.until(self.spec.until), self.store, pipeline=self.spec.name)
+        """What would run, and why; a checkpoint that is yet to be used is read and checked.
+
+        Raises:
+            DataError: the checkpoint is not of the spec's architecture.
+        """
+        planned = plan(self.stages.until(self.spec.until), self.store, pipeline=self.spec.name)
+        backbone = self.spec.backbone
+        to_run = {entry.stage.name for entry in planned if not entry.is_done}
+        if backbone.checkpoint is not None and self.stages.finetune.name in to_run:
+            read_initial_weights(backbone.architecture, backbone.checkpoint)
+        return planned
 
 
 def run_pipeline(

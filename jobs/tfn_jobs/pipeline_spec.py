@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tfn_jobs.backbones import ARCHITECTURES
 from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberName, RefinerSpec
 from tfn_jobs.spec_consistency import pipeline_problems
-from tfn_jobs.spec_fields import ExactNumber, ExistingUri, one_of
-from tfn_models.backbones import BACKBONES
+from tfn_jobs.spec_fields import ChannelNumbers, ExactNumber, ExistingUri, one_of
+from tfn_models.backbones.crops import RandomCropConfig
 from tfn_platform.datasets import DATASETS
 from tfn_platform.datasets.synthetic import SyntheticConfig
 from tfn_platform.spec import Spec
@@ -71,6 +72,22 @@ class ClipsSpec(Spec):
     """Whether extraction looks at the whole frame or at its central square."""
 
 
+class RandomCropSpec(Spec):
+    """Random scale and crop of each training clip (SlowFast's recipe; its numbers by default)."""
+
+    short_side_low: int = Field(256, ge=1)
+    """Shortest length that a clip's shorter side is resized to, pixels."""
+    short_side_high: int = Field(320, ge=1)
+    """Longest such length, pixels."""
+    size: int = Field(224, ge=16)
+    """Side of the square that is cut out anywhere, pixels."""
+
+    @model_validator(mode="after")
+    def _fits_in(self) -> Self:
+        RandomCropConfig(**self.model_dump())
+        return self
+
+
 class FinetuneSpec(Spec):
     """Fine-tuning of the backbone on clips inside annotated segments (paper, section 1.1)."""
 
@@ -92,6 +109,9 @@ class FinetuneSpec(Spec):
     """Probability that light and dark are exchanged."""
     flip_probability: float = Field(0.0, ge=0, le=1)
     """Probability of a left-right flip; only where no class depends on the direction."""
+    random_crop: RandomCropSpec | None = None
+    """Random scale and crop of what `clips` has cut; `{}` is SlowFast's recipe, null is none.
+    Validation and extraction see the whole frame."""
     num_workers: int = Field(1, ge=1)
     """Data-parallel training processes; the batch size is a process's."""
     decode_threads: int = Field(2, ge=0)
@@ -103,20 +123,29 @@ class FinetuneSpec(Spec):
 class BackboneSpec(Spec):
     """The network that turns a clip into a feature."""
 
-    architecture: Annotated[str, one_of(sorted(BACKBONES), "backbone")] = "slowfast_r101"
+    architecture: Annotated[str, one_of(sorted(ARCHITECTURES), "backbone")] = "slowfast_r101"
     """Which network."""
     checkpoint: ExistingUri | None = None
-    """Weights to start from, in pytorchvideo's names; None starts at random."""
+    """File of the weights to start from, of this program, pytorchvideo, PySlowFast, caffe2,
+    mmaction2, piergiaj (I3D) or torchvision; None starts at random."""
     finetune: FinetuneSpec | None = FinetuneSpec()
     """How it is fine-tuned; null uses the checkpoint as it is."""
-    mean: float = Field(0.45, ge=0, le=1)
-    """Subtracted from frames in 0..1."""
-    std: float = Field(0.225, gt=0, le=1)
-    """What frames are then divided by."""
+    mean: ChannelNumbers | None = None
+    """Subtracted from frames in 0..1: one number, or one each for red, green and blue; by default
+    what the architecture's published weights were trained with."""
+    std: ChannelNumbers | None = None
+    """What frames are then divided by, above 0; likewise."""
     batch_clips: int = Field(16, ge=1)
     """Clips in one forward pass of the extraction."""
     num_threads: int = Field(1, ge=1)
     """CPU threads of each extracting actor."""
+
+    @field_validator("std")
+    @classmethod
+    def _divides(cls, std: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if std is not None and min(std) <= 0:
+            raise ValueError(f"must be above 0, got {min(std):g}")
+        return std
 
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
@@ -136,6 +165,13 @@ class FusionSpec(Spec):
     """Bins that may bound a proposal: peaks and high ones, or all (for videos of few bins)."""
     max_fitting_videos: int = Field(500, ge=1)
     """Held-out videos that the maps' weights are fitted on; chosen at random from more."""
+    class_weights: Literal["simplex", "free"] = "simplex"
+    """Weights of the classifiers' logits: positive with sum 1, or of any sign and size (as in the
+    paper), which also changes how sure the classes are."""
+    map_weights: Literal["simplex", "free"] = "simplex"
+    """Weights of the boundary maps, likewise; sums by free ones are cut off at 0 and 1."""
+    refiner_weights: Literal["simplex", "free"] = "simplex"
+    """Weights of the refined proposals: with sum 1 in any case, free ones may be negative."""
     proposals_per_video: int = Field(100, ge=1)
     """Proposals kept after soft-NMS."""
     top_classes: int = Field(3, ge=1)

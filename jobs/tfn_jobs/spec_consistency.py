@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tfn_jobs.backbones import ARCHITECTURES, clip_problem
 from tfn_jobs.member_specs import UNTRAINED
 
 FAMILIES = ("classifiers", "bmns", "refiners")
 DEFAULT_FOLDS, DEFAULT_VALIDATION_VIDEOS = 5, 60
+DEFAULT_ARCHITECTURE, DEFAULT_FRAMES, DEFAULT_SHORT_SIDE = "slowfast_r101", 32, 256
+DEFAULT_CROP = 224
 
 
 def pipeline_problems(data: Mapping[str, Any], *, needs_members: bool) -> list[str]:
@@ -20,7 +23,7 @@ def pipeline_problems(data: Mapping[str, Any], *, needs_members: bool) -> list[s
     training = data.get("training_subset", "training")
     if _at(data, "evaluation", "subset", default="validation") == training:
         problems.append(f"evaluation.subset: {training!r} is what is trained on; name another")
-    return problems + _fold_problems(data)
+    return problems + _clip_problems(data) + _fold_problems(data)
 
 
 def _name_problems(family: str, members: Any) -> list[str]:
@@ -37,6 +40,24 @@ def _name_problems(family: str, members: Any) -> list[str]:
         if name == UNTRAINED:
             problems.append(f"{family}[{position}].name: {name!r} means the baseline")
     return problems
+
+
+def _clip_problems(data: Mapping[str, Any]) -> list[str]:
+    """Clips that the backbone could not read, told before any video is."""
+    name = _at(data, "backbone", "architecture", default=DEFAULT_ARCHITECTURE)
+    frames = _at(data, "clips", "frames_per_clip", default=DEFAULT_FRAMES)
+    side = _at(data, "clips", "short_side", default=DEFAULT_SHORT_SIDE)
+    square = _at(data, "clips", "crop", default="none") == "center"
+    cut = _at(data, "backbone", "finetune", "random_crop", "size", default=DEFAULT_CROP)
+    is_known = isinstance(name, str) and name in ARCHITECTURES
+    if not is_known or not all(isinstance(number, int) for number in (frames, side, cut)):
+        return []
+    problem = clip_problem(name, num_frames=frames, short_side=side, square=square)
+    hint = "" if square else " (`crop: center` makes frames square)"
+    if problem is not None:
+        return [f"clips: {problem}{hint}"]
+    problem = clip_problem(name, num_frames=frames, short_side=cut, square=True)
+    return [f"backbone.finetune.random_crop.size: {problem}"] if problem else []
 
 
 def _fold_problems(data: Mapping[str, Any]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 RUNS_ELSEWHERE = "runs_elsewhere"
 """In the context of a check: the spec is for a cluster, whose files cannot be looked at here."""
@@ -35,6 +35,19 @@ def _existing(uri: str, info: ValidationInfo) -> str:
     return str(path)
 
 
+def _each_channel(value: Any) -> Any:
+    """One number stands for red, green and blue alike."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (value, value, value) if is_number else value
+
+
+def _shares(values: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Numbers on the scale of frames in 0..1."""
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"must be between 0 and 1, got {', '.join(f'{v:g}' for v in values)}")
+    return values
+
+
 def one_of(names: list[str], what: str, *, elsewhere: tuple[str, ...] = ()) -> AfterValidator:
     """Only these names; the error lists them, and those that other specs take in this place."""
 
@@ -50,3 +63,6 @@ def one_of(names: list[str], what: str, *, elsewhere: tuple[str, ...] = ()) -> A
 
 ExactNumber = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_fraction)]
 ExistingUri = Annotated[str, AfterValidator(_existing)]
+ChannelNumbers = Annotated[
+    tuple[float, float, float], BeforeValidator(_each_channel), AfterValidator(_shares)
+]

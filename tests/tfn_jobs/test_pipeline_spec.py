@@ -64,7 +64,7 @@ BAD: list[tuple[Change, str]] = [
     ),
     (
         set_in("backbone", "architecture", value="i3d"),
-        "backbone.architecture: no backbone 'i3d'; there are: slowfast_r101",
+        "backbone.architecture: no backbone 'i3d'; there are: i3d_inception, i3d_r50,",
     ),
     (
         set_in("backbone", "finetune", value=None),
@@ -85,6 +85,14 @@ BAD: list[tuple[Change, str]] = [
     (
         set_in("refiners", 0, "name", value="Not Good"),
         "refiners[0].name: string should match pattern",
+    ),
+    (
+        set_in("backbone", "finetune", value={"random_crop": {"size": 300}}),
+        "backbone.finetune.random_crop: a random crop needs 1 <= size <= short_side_low",
+    ),
+    (
+        set_in("fusion", "map_weights", value="affine"),
+        "fusion.map_weights: input should be 'simplex' or 'free', got 'affine'",
     ),
     (set_in("until", value="breakfast"), "until: input should be 'prepare', 'finetune'"),
 ]

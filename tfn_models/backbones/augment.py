@@ -2,7 +2,8 @@
 
 The choice of transforms is ours (the paper names none): changes of contrast, sign, brightness and
 position leave an action what it is, while a flip may turn it into another one, so flips are off
-unless asked for.
+unless asked for. `SLOWFAST_RECIPE` is what SlowFast was trained with on Kinetics instead: random
+scale, crop and flip.
 
 Shapes: B clips, L frames, H W pixels.
 """
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tfn_models.backbones.crops import RandomCropConfig, apply_crops, draw_crops
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class AugmentConfig:
     """Largest shift down or up and right or left; border pixels fill what comes in."""
     flip_probability: float = 0.0
     """Probability of swapping left and right."""
+    random_crop: RandomCropConfig | None = None
+    """Random scale and crop, before everything else; None leaves the whole frame."""
 
     def __post_init__(self) -> None:
         """Refuse ranges that are empty or no probabilities."""
@@ -43,6 +48,18 @@ class AugmentConfig:
         for name in ("invert_probability", "flip_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+
+
+SLOWFAST_RECIPE = AugmentConfig(
+    contrast_low=1,
+    contrast_high=1,
+    invert_probability=0,
+    max_brightness=0,
+    max_shift_pixels=0,
+    flip_probability=0.5,
+    random_crop=RandomCropConfig(),
+)
+"""Shorter side of 256 to 320 pixels, a crop of 224, and a flip (SlowFast paper, section 4)."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +134,28 @@ def apply_transforms(frames: Tensor, transforms: ClipTransforms) -> Tensor:
 
 
 def augment_frames(frames: Tensor, *, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Draw and apply: [B, L, H, W, 3] of 0 to 255 to the same shape in float32."""
+    """Draw and apply: [B, L, H, W, 3] of 0 to 255 to float32, of the same shape unless cropped.
+
+    Args:
+        frames: uint8, or float on the same scale.
+        config: the ranges. A random crop of `size` makes it [B, L, size, size, 3].
+        generator: a CPU generator. The crops are drawn after everything else, which therefore
+            does not depend on them.
+
+    Raises:
+        ValueError: frames have another shape.
+    """
     transforms = draw_transforms(frames.shape[0], config=config, generator=generator)
+    if config.random_crop is not None:
+        height, width = frames.shape[2:4]
+        crops = draw_crops(
+            frames.shape[0],
+            height=height,
+            width=width,
+            config=config.random_crop,
+            generator=generator,
+        )
+        frames = apply_crops(frames, crops, size=config.random_crop.size)
     return apply_transforms(frames, transforms)
 
 

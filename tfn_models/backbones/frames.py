@@ -10,6 +10,10 @@ FRAME_MEAN = (0.45, 0.45, 0.45)
 weights were trained with."""
 FRAME_STD = (0.225, 0.225, 0.225)
 """Standard deviation of the channels, in units of full scale, likewise."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of the channels of ImageNet, which mmaction2 and part of torchvision trained with."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Standard deviation of the channels, likewise."""
 
 
 def normalize_frames(

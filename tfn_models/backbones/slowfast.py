@@ -1,10 +1,10 @@
 """SlowFast networks (Feichtenhofer et al., ICCV 2019): the backbone of the paper, section 1.1.
 
 One code for R50, R101 and the small network of the demo: they differ in `SlowFastConfig` only.
-Layers and numbers follow pytorchvideo and PySlowFast, so that their weights can be loaded
-(`pytorchvideo_names.py`) and give the same features.
+Layers and numbers follow pytorchvideo and PySlowFast, so that their weights can be loaded and give
+the same features.
 
-Shapes: B clips, L frames of the fast pathway, C channels, H W pixels, F features, K classes.
+Shapes: B clips, L frames of the fast pathway, C channels, H W pixels, F features.
 """
 
 from dataclasses import dataclass
@@ -14,15 +14,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tfn_models.backbones.frames import IMAGENET_MEAN, IMAGENET_STD
+from tfn_models.backbones.interface import Backbone, BackboneConfig, global_mean
+from tfn_models.backbones.residual import ConvNorm, initialise_residual_network, residual_stage
+
 SLOW, FAST = 0, 1
 
 
-@dataclass(frozen=True)
-class SlowFastConfig:
+@dataclass(frozen=True, kw_only=True)
+class SlowFastConfig(BackboneConfig):
     """Everything that defines a SlowFast network; the defaults are SlowFast-R50 8x8."""
 
-    num_classes: int = 400
-    """Outputs of the projection."""
     depths: tuple[int, int, int, int] = (3, 4, 6, 3)
     """Residual blocks in res2, res3, res4, res5, the same in both pathways."""
     temporal_depths: tuple[int, int, int, int] | None = None
@@ -41,18 +43,19 @@ class SlowFastConfig:
     fusion_ratio: int = 2
     """Channels of a lateral connection for one channel of the fast pathway."""
     fusion_kernel_frames: int = 7
-    """Length in fast frames of the lateral convolution, odd: 7 in pytorchvideo's defaults and its
-    R50, 5 in PySlowFast and the R101s."""
+    """Length in fast frames of the lateral convolution, odd: 7 in the published R50 8x8, 5 in the
+    published R101s."""
     fusion_norm: bool = True
     """Whether a batch normalisation follows the lateral convolution."""
+    fusion_relu: bool = True
+    """Whether a ReLU ends a lateral connection; in mmaction2 only where there is a norm."""
     slow_sampling: Literal["stride", "linspace"] = "stride"
     """Slow frames: every `frame_ratio`-th from the first, or evenly spread from first to last."""
-    dropout: float = 0.5
-    """Probability of dropping a feature before the projection."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no network can be built from."""
-        for name in ("num_classes", "slow_channels", "channel_ratio", "frame_ratio", "expansion"):
+        super().__post_init__()
+        for name in ("slow_channels", "channel_ratio", "frame_ratio", "expansion", "fusion_ratio"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if len(self.depths) != 4 or min(self.depths) < 1:
@@ -82,9 +85,23 @@ class SlowFastConfig:
         """Length F of a clip's feature: the channels of res5 of both pathways."""
         return sum(self.expansion * 8 * channels for channels in self.stem_channels)
 
+    def check_clip(self, num_frames: int, *, height: int, width: int) -> None:
+        """Refuse clips that cannot be split into slow and fast frames; see `BackboneConfig`."""
+        if num_frames == 0 or num_frames % self.frame_ratio:
+            raise ValueError(
+                f"clips must hold a multiple of frame_ratio={self.frame_ratio} frames, "
+                f"got {num_frames}"
+            )
+
 
 SLOWFAST_R50 = SlowFastConfig()
 SLOWFAST_R101 = SlowFastConfig(depths=(3, 4, 23, 3), fusion_kernel_frames=5)
+SLOWFAST_R101_50_50 = SlowFastConfig(
+    depths=(3, 4, 23, 3), temporal_depths=(3, 4, 6, 3), fusion_kernel_frames=5
+)
+SLOWFAST_R50_MMACTION2 = SlowFastConfig(
+    fusion_norm=False, fusion_relu=False, mean=IMAGENET_MEAN, std=IMAGENET_STD
+)
 SLOWFAST_TINY = SlowFastConfig(
     depths=(1, 1, 1, 1),
     slow_channels=16,
@@ -96,61 +113,14 @@ SLOWFAST_TINY = SlowFastConfig(
 )
 
 
-class ConvNorm(nn.Sequential):
-    """A 3-D convolution without bias, "same" padding, then a batch normalisation (if wanted)."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        *,
-        kernel: tuple[int, int, int] = (1, 1, 1),
-        stride: tuple[int, int, int] = (1, 1, 1),
-        norm: bool = True,
-    ) -> None:
-        """`kernel` and `stride` are (frames, rows, columns); the kernel is odd."""
-        super().__init__()
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False)
-        if norm:
-            self.norm = nn.BatchNorm3d(out_channels)
-
-
-class ResidualBlock(nn.Module):
-    """Bottleneck block: (k,1,1), (1,3,3) with the spatial stride, (1,1,1), plus the shortcut."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        inner_channels: int,
-        out_channels: int,
-        *,
-        kernel_frames: int,
-        stride_pixels: int,
-    ) -> None:
-        """The shortcut is the identity where shapes allow it, else a strided 1x1x1 convolution."""
-        super().__init__()
-        stride = (1, stride_pixels, stride_pixels)
-        self.temporal = ConvNorm(in_channels, inner_channels, kernel=(kernel_frames, 1, 1))
-        self.spatial = ConvNorm(inner_channels, inner_channels, kernel=(1, 3, 3), stride=stride)
-        self.expand = ConvNorm(inner_channels, out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels or stride_pixels != 1:
-            self.shortcut = ConvNorm(in_channels, out_channels, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C_in, L, H, W] to [B, C_out, L, H', W']."""
-        branch = torch.relu_(self.temporal(x))
-        branch = torch.relu_(self.spatial(branch))
-        return torch.relu_(self.expand(branch) + self.shortcut(x))
-
-
-class SlowFast(nn.Module):
+class SlowFast(Backbone):
     """The two pathways, their lateral connections, and a linear projection of the pooled features.
 
-    Weights start as in the SlowFast paper (He initialisation, last normalisation of a residual
-    branch at zero), drawn from torch's global generator: seed it before building.
+    Weights start as in the SlowFast paper, drawn from torch's global generator: seed it before
+    building.
     """
+
+    config: SlowFastConfig
 
     def __init__(self, config: SlowFastConfig) -> None:
         """Use `build_slowfast`."""
@@ -165,12 +135,7 @@ class SlowFast(nn.Module):
         self.fast_stages = _build_stages(config, FAST)
         self.dropout = nn.Dropout(config.dropout)
         self.projection = nn.Linear(config.feature_dim, config.num_classes)
-        self._initialise()
-
-    @property
-    def feature_dim(self) -> int:
-        """Length F of a clip's feature."""
-        return self.config.feature_dim
+        initialise_residual_network(self, self.projection)
 
     def forward_features(self, clips: Tensor) -> Tensor:
         """Pool res5 of both pathways over time and space (paper, section 1.2).
@@ -181,45 +146,25 @@ class SlowFast(nn.Module):
         Returns:
             [B, F]: slow channels, then fast channels.
         """
-        self._check_clips(clips)
+        self.check_clips(clips)
         slow = self.pool(torch.relu_(self.slow_stem(self._slow_frames(clips))))
         fast = self.pool(torch.relu_(self.fast_stem(clips)))
         stages = zip(self.fusions, self.slow_stages, self.fast_stages, strict=True)
         for fusion, slow_stage, fast_stage in stages:
-            slow = slow_stage(torch.cat([slow, torch.relu_(fusion(fast))], dim=1))
+            lateral = fusion(fast)
+            if self.config.fusion_relu:
+                lateral = torch.relu_(lateral)
+            slow = slow_stage(torch.cat([slow, lateral], dim=1))
             fast = fast_stage(fast)
-        return torch.cat([slow.mean(dim=(2, 3, 4)), fast.mean(dim=(2, 3, 4))], dim=1)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Map clips [B, 3, L, H, W] to logits [B, K]."""
-        logits: Tensor = self.projection(self.dropout(self.forward_features(clips)))
-        return logits
+        return torch.cat([global_mean(slow), global_mean(fast)], dim=1)
 
     def _slow_frames(self, clips: Tensor) -> Tensor:
         ratio, num_frames = self.config.frame_ratio, clips.shape[2]
         if self.config.slow_sampling == "stride":
             return clips[:, :, ::ratio]
-        # In fp32 and truncated, as PySlowFast and pytorchvideo pack their pathways.
+        # In fp32, on the CPU and truncated, as PySlowFast and pytorchvideo pack their pathways.
         chosen = torch.linspace(0, num_frames - 1, num_frames // ratio).long()
         return clips.index_select(2, chosen.to(clips.device))
-
-    def _check_clips(self, clips: Tensor) -> None:
-        ratio = self.config.frame_ratio
-        if clips.ndim != 5 or clips.shape[1] != 3:
-            raise ValueError(f"clips must be [B, 3, L, H, W], got {list(clips.shape)}")
-        if clips.shape[2] == 0 or clips.shape[2] % ratio:
-            raise ValueError(
-                f"clips must hold a multiple of frame_ratio={ratio} frames, got {clips.shape[2]}"
-            )
-
-    def _initialise(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.expand.norm.weight)
-        nn.init.normal_(self.projection.weight, std=0.01)
-        nn.init.zeros_(self.projection.bias)
 
 
 def build_slowfast(config: SlowFastConfig) -> SlowFast:
@@ -262,15 +207,16 @@ def _build_stages(config: SlowFastConfig, pathway: int) -> nn.ModuleList:
         convolves_time = pathway == FAST or stage >= 2
         # A stage's input carries the lateral channels of the fast pathway's previous stage.
         lateral = fused if stage == 0 else fused * config.expansion * 2 ** (stage - 1)
-        blocks = [
-            ResidualBlock(
-                in_channels + lateral if block == 0 else out_channels,
-                out_channels // config.expansion,
+        stages.append(
+            residual_stage(
+                in_channels + lateral,
                 out_channels,
-                kernel_frames=3 if convolves_time and block < num_temporal else 1,
-                stride_pixels=2 if block == 0 and stage > 0 else 1,
+                expansion=config.expansion,
+                temporal_kernels=[
+                    3 if convolves_time and block < num_temporal else 1
+                    for block in range(config.depths[stage])
+                ],
+                stride_pixels=2 if stage > 0 else 1,
             )
-            for block in range(config.depths[stage])
-        ]
-        stages.append(nn.Sequential(*blocks))
+        )
     return stages

@@ -1,5 +1,7 @@
 """Augmentation against a loop over clips, frames and pixels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,12 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tfn_models.backbones.augment import (
+    SLOWFAST_RECIPE,
     AugmentConfig,
     ClipTransforms,
     apply_transforms,
     augment_frames,
     draw_transforms,
 )
+from tfn_models.backbones.crops import RandomCropConfig, apply_crops, draw_crops
 
 NOTHING = AugmentConfig(
     contrast_low=1, contrast_high=1, invert_probability=0, max_brightness=0, max_shift_pixels=0
@@ -105,6 +109,37 @@ def test_same_seed_gives_the_same_bits() -> None:
     )
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
+
+
+def test_a_random_crop_comes_first_and_leaves_the_other_draws_alone() -> None:
+    crop = RandomCropConfig(short_side_low=6, short_side_high=9, size=5)
+    frames = random_frames(4, 3, 8, 10)
+    whole = AugmentConfig(flip_probability=0.5)
+    augmented = augment_frames(frames, config=replace(whole, random_crop=crop), generator=seeded(3))
+    generator = seeded(3)
+    transforms = draw_transforms(4, config=whole, generator=generator)
+    crops = draw_crops(4, height=8, width=10, config=crop, generator=generator)
+    expected = apply_transforms(apply_crops(frames, crops, size=5), transforms)
+    assert augmented.shape == (4, 3, 5, 5, 3)
+    assert torch.equal(augmented, expected)
+
+
+def test_without_a_crop_six_numbers_a_clip_are_drawn() -> None:
+    """Results of earlier versions depend on it."""
+    generator, counted = seeded(), seeded()
+    augment_frames(random_frames(4, 2, 5, 5), config=AugmentConfig(), generator=generator)
+    torch.rand(6, 4, generator=counted)
+    assert torch.equal(generator.get_state(), counted.get_state())
+
+
+def test_the_recipe_of_slowfast_scales_crops_and_flips_only() -> None:
+    """A constant clip stays what it is, at any scale."""
+    frames = torch.full((2, 2, 64, 80, 3), 37, dtype=torch.uint8)
+    augmented = augment_frames(frames, config=SLOWFAST_RECIPE, generator=seeded())
+    assert augmented.shape == (2, 2, 224, 224, 3)
+    torch.testing.assert_close(augmented, torch.full_like(augmented, 37.0))
+    drawn = draw_transforms(500, config=SLOWFAST_RECIPE, generator=seeded())
+    assert 0.4 < float(drawn.flip.float().mean()) < 0.6
 
 
 @pytest.mark.parametrize(

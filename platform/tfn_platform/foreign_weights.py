@@ -1,0 +1,94 @@
+"""Read the tensors of a checkpoint that another program wrote, without running anything in it."""
+
+import io
+import pickle
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tfn_platform.errors import DataError
+from tfn_platform.restricted_pickle import load_arrays
+from tfn_platform.store import Store
+
+STATE_KEYS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
+"""Where files keep their tensors: pytorchvideo and PySlowFast, mmaction2, others, caffe2. In other
+files they are the whole content."""
+_ZIP = b"PK"
+# torch before 1.6 wrote a row of pickles, the first of which is this number.
+_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def read_foreign_weights(store: Store, relative: str) -> dict[str, torch.Tensor]:
+    """Read a file of torch (`.pt`, `.pth`, `.pyth`) or a pickle of arrays (`.pkl` of caffe2).
+
+    Which of them it is, its first bytes tell. torch's are read with `weights_only`, pickles with
+    `load_arrays`: neither lets the file call anything.
+
+    Returns:
+        Their names -> tensors, on the CPU; whatever else the file holds (an optimiser, an epoch)
+        is passed over.
+
+    Raises:
+        DataError: there is no such file, it is of neither kind, asks for something that is no
+            tensor, or holds no state dict.
+    """
+    uri = store.uri(relative)
+    try:
+        data = store.read_bytes(relative)
+    except OSError as error:
+        raise DataError(f"{uri}: cannot be read: {error}") from error
+    try:
+        is_torch = data.startswith((_ZIP, _OLD_TORCH))
+        return _state_of(_load_torch(data) if is_torch else load_arrays(io.BytesIO(data)))
+    except DataError as error:
+        raise DataError(f"{uri}: {error}") from error
+
+
+def _load_torch(data: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # Of a damaged or foreign file, torch makes errors of many kinds.
+    except Exception as error:
+        refused = _REFUSED.search(str(error))
+        if refused is None:
+            raise DataError(f"not a readable file of torch: {error}") from error
+        raise DataError(
+            f"the file asks for {refused[1]}, which is no tensor and is not loaded: it could run "
+            "anything. If you trust the file, save its tensors alone where it was made: "
+            "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), with the "
+            f"key that it has (one of {', '.join(STATE_KEYS)})"
+        ) from error
+
+
+def _state_of(content: Any) -> dict[str, torch.Tensor]:
+    """The state dict inside a file's content."""
+    if not isinstance(content, Mapping):
+        raise DataError(f"must hold a dictionary of tensors, got a {type(content).__name__}")
+    inner = [content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)]
+    state = inner[0] if inner else content
+    others = [str(name) for name, value in state.items() if not _is_numeric(value)]
+    if others or not state:
+        names = ", ".join(repr(name) for name in others[:5]) or "nothing"
+        raise DataError(
+            f"must hold tensors by name, itself or under one of {', '.join(STATE_KEYS)}; what is "
+            f"no tensor: {names}"
+        )
+    return {str(name): _tensor(value) for name, value in state.items()}
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in "biuf"
+    return isinstance(value, torch.Tensor | bool | int | float)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    array = np.asarray(value)
+    # torch has no unsigned numbers of more than 8 bits in all its versions.
+    return torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array)
