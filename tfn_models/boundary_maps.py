@@ -80,20 +80,24 @@ def valid_cells(num_bins: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 
 def valid_cell_index(num_bins: int, *, device: torch.device | str = "cpu") -> Tensor:
-    """Positions d * D + t of the D(D+1)/2 windows in a flattened map, by duration, then start."""
-    return _valid_cell_index(num_bins).to(device)
+    """Positions d * D + t of the windows in a flattened map: int64 [D(D+1)/2], by d, then t."""
+    return _valid_cell_index(num_bins, torch.device(device))
 
 
 def valid_windows(num_bins: int) -> Tensor:
     """What the packed windows cover, in shares of the extent: fp64 [D(D+1)/2, 2]."""
-    index = _valid_cell_index(num_bins)
+    index = valid_cell_index(num_bins)
     first = index % num_bins
     duration = index.div(num_bins, rounding_mode="floor")
     return torch.stack([first, first + duration + 1], dim=1).double() / num_bins
 
 
 def pack_valid_cells(cell_map: Tensor) -> Tensor:
-    """Keep the windows of a map: [..., D, D] -> [..., D(D+1)/2], by duration, then start."""
+    """Keep the windows of a map: [..., D, D] -> [..., D(D+1)/2], by duration, then start.
+
+    Raises:
+        ValueError: the map is not square.
+    """
     num_bins = cell_map.shape[-1]
     if cell_map.dim() < 2 or cell_map.shape[-2] != num_bins:
         raise ValueError(f"a map must be [..., D, D], got shape {tuple(cell_map.shape)}")
@@ -102,7 +106,11 @@ def pack_valid_cells(cell_map: Tensor) -> Tensor:
 
 
 def unpack_valid_cells(packed: Tensor) -> Tensor:
-    """Undo `pack_valid_cells`: [..., D(D+1)/2] -> [..., D, D], 0 where no window exists."""
+    """Undo `pack_valid_cells`: [..., D(D+1)/2] -> [..., D, D], 0 where no window exists.
+
+    Raises:
+        ValueError: the number of cells is not D(D+1)/2 for any D.
+    """
     num_cells = packed.shape[-1]
     num_bins = (math.isqrt(8 * num_cells + 1) - 1) // 2
     if num_cells == 0 or num_bins * (num_bins + 1) // 2 != num_cells:
@@ -117,8 +125,8 @@ def unpack_valid_cells(packed: Tensor) -> Tensor:
 # What is cached may be needed for gradients later, so it must not become an inference tensor.
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
-def _valid_cell_index(num_bins: int) -> Tensor:
-    return valid_cells(num_bins).flatten().nonzero().squeeze(1)
+def _valid_cell_index(num_bins: int, device: torch.device) -> Tensor:
+    return valid_cells(num_bins).flatten().nonzero().squeeze(1).to(device)
 
 
 def _check_shapes(start: Tensor, end: Tensor, cells: Tensor, name: str) -> None:

@@ -28,6 +28,6 @@ def balanced_logistic(probabilities: Tensor, positive: Tensor) -> Tensor:
 
 
 def iou_classes(iou: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks of low (IoU <= 0.3), middle and high (> 0.7) windows, in the shape of `iou`."""
+    """Masks of low (IoU <= 0.3), middle and high (> 0.7) windows [...], in the shape of `iou`."""
     low, high = (iou <= IOU_CLASSES[0]), (iou > IOU_CLASSES[1])
     return low, ~low & ~high, high

@@ -116,6 +116,9 @@ def apply_transforms(frames: Tensor, transforms: ClipTransforms) -> Tensor:
 
     Returns:
         [B, L, H, W, 3] float32. Values may leave 0 to 255: cutting them off would lose detail.
+
+    Raises:
+        ValueError: frames are of another shape, or not as many clips as there are transforms.
     """
     num_clips = transforms.gain.numel()
     if frames.ndim != 5 or frames.shape[0] != num_clips:

@@ -32,6 +32,9 @@ def normalize_frames(
     Returns:
         [..., 3, L, H, W] float32: a view whose channels stay innermost in memory, which is the
         layout torch calls channels_last_3d.
+
+    Raises:
+        ValueError: frames are of another shape or type, or mean and std are not three numbers.
     """
     if frames.ndim < 4 or frames.shape[-1] != 3:
         raise ValueError(f"frames must be [..., L, H, W, 3], got {list(frames.shape)}")

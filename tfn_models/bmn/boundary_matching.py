@@ -111,9 +111,12 @@ class BoundaryMatching(nn.Module):
         return torch.cat(list(self.blocks(x)), dim=2)
 
     def blocks(self, x: Tensor) -> Iterator[Tensor]:
-        """What `forward` gives, some channels at a time: of `channel_blocks` many each.
+        """What `forward` gives, [B, D(D+1)/2, `channel_blocks`] at a time.
 
         Who reduces the channels at once never holds all of them with their gradients.
+
+        Raises:
+            ValueError: x is of another shape.
         """
         if x.dim() != 3 or x.shape[2] != self.num_bins:
             raise ValueError(f"x must be [B, C, {self.num_bins}], got shape {tuple(x.shape)}")

@@ -45,7 +45,7 @@ def decode_proposals(
     video_seconds: float,
     ends_one_bin_later: bool = False,
 ) -> DecodedProposals:
-    """`decode_batch` for the maps of one video (B = 1)."""
+    """`decode_batch` for the maps of one video (B = 1), with its ValueErrors."""
     if len(maps.start) != 1:
         raise ValueError(f"maps must be those of one video, got {len(maps.start)}")
     (decoded,) = decode_batch(

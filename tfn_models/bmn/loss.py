@@ -32,6 +32,14 @@ def bmn_loss(maps: BoundaryMaps, targets: BmnTargets, *, generator: torch.Genera
     Only windows that exist count. Counts and balance are over the batch. A batch without actions
     gives a finite loss: an absent kind adds nothing. Windows that touch no action are in the
     lowest class of the regression, where the peers leave them out.
+
+    Args:
+        maps: predictions [B, D] and [B, D, D].
+        targets: of the same videos on the same D bins.
+        generator: one on the CPU draws the same for a network on any device.
+
+    Raises:
+        ValueError: maps and targets are not of one shape.
     """
     if maps.start.shape != targets.start.shape:
         raise ValueError(

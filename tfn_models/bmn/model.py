@@ -137,7 +137,11 @@ class Bmn(nn.Module):
         self.windows = windows
 
     def forward(self, features: Tensor) -> BoundaryMaps:
-        """Features [B, D, F], already resized to D bins -> maps indexed [b, duration, start]."""
+        """Features [B, D, F], already resized to D bins -> maps indexed [b, duration, start].
+
+        Raises:
+            ValueError: features are not of D bins.
+        """
         num_bins = self.windows.num_bins
         if features.dim() != 3 or features.shape[1] != num_bins:
             raise ValueError(

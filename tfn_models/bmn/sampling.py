@@ -62,6 +62,9 @@ def sampling_table(
     1 - f on trunc(p) and f on the next bin. Truncation is toward zero, so that p in (-1, 0) counts
     fully at bin 0; what falls on a bin that does not exist is lost. All positions are multiples of
     1 / (2 (S - 1)): integers are exact in any dtype, and p = -1 is never met by rounding.
+
+    Raises:
+        ValueError: `window_end` is unknown.
     """
     if window_end not in ("last_bin", "next_bin"):
         raise ValueError(f"window_end must be 'last_bin' or 'next_bin', got {window_end!r}")

@@ -47,6 +47,9 @@ def combine_detections(
         top_classes: classes a proposal gets; all K when there are fewer.
         temperature_scale: above 1 sharpens the class probabilities.
         max_detections: kept, by score; ties by the proposal's order, then by the better class.
+
+    Raises:
+        ValueError: shapes do not fit, or a number is below 1.
     """
     if class_logits.dim() != 1 or scores.dim() != 1 or segments.shape != (len(scores), 2):
         raise ValueError(

@@ -74,6 +74,9 @@ def pad_ground_truth(ground_truth: Sequence[Tensor], *, like: Tensor) -> tuple[T
     Args:
         ground_truth: for each video [G, 2].
         like: a tensor with B as first size; gives dtype and device.
+
+    Raises:
+        ValueError: it is not given for B videos, or a segment does not end after it starts.
     """
     if len(ground_truth) != like.shape[0]:
         raise ValueError(

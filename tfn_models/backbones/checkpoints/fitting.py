@@ -18,7 +18,7 @@ def fit_problems(
     """What keeps a state dict from being loaded, a sentence each; empty if nothing does.
 
     Args:
-        state: tensors by name, none of them a counter of a batch normalisation.
+        state: tensors [...] by name, none of them a counter of a batch normalisation.
         expected: the network's own state dict; its tensors may be without data, on "meta".
         their_names: what a tensor of `state` was called in the file it comes from.
     """

@@ -91,7 +91,7 @@ def read_names(
     """Translate a state dict to our names and find out which network it is.
 
     Args:
-        weights: their names -> tensors; a `module.` before all of them is passed over.
+        weights: their names -> tensors [...]; a `module.` before all of them is passed over.
         unseen: gives what no tensor shows, see `infer_config`.
 
     Raises:
@@ -130,7 +130,11 @@ def read_names(
 def load_checkpoint(
     model: Backbone, weights: Mapping[str, Tensor], *, with_projection: bool = True
 ) -> NamedCheckpoint:
-    """Put a state dict of any known scheme into `model`; see `NamedCheckpoint.put_into`."""
+    """Put a state dict of any known scheme, names -> tensors [...], into `model`.
+
+    Raises:
+        ValueError: see `read_names` and `NamedCheckpoint.put_into`.
+    """
     checkpoint = read_names(weights, unseen=model.config)
     checkpoint.put_into(model, with_projection=with_projection)
     return checkpoint
