@@ -7,7 +7,9 @@ Shapes are written with these letters everywhere:
     F  feature channels
     C  channels inside a network
     D  bins of a boundary map (as many durations as starts)
-    N  proposals or segments of one video
+    N  proposals or segments of one video; samples of a window in a boundary-matching layer
+    O  output channels of a layer
+    P  windows of a map, D(D+1)/2; or positions
     G  ground-truth segments
     K  classes
     M  members of an ensemble

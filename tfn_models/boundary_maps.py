@@ -12,7 +12,9 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -81,7 +83,7 @@ def valid_cells(num_bins: int, *, device: torch.device | str = "cpu") -> Tensor:
 
 def valid_cell_index(num_bins: int, *, device: torch.device | str = "cpu") -> Tensor:
     """Positions d * D + t of the windows in a flattened map: int64 [D(D+1)/2], by d, then t."""
-    return _valid_cell_index(num_bins, torch.device(device))
+    return torch.from_numpy(_valid_cell_index(num_bins)).to(device)
 
 
 def valid_windows(num_bins: int) -> Tensor:
@@ -122,11 +124,11 @@ def unpack_valid_cells(packed: Tensor) -> Tensor:
     return flat.index_copy(-1, index, packed).reshape(*packed.shape[:-1], num_bins, num_bins)
 
 
-# What is cached may be needed for gradients later, so it must not become an inference tensor.
+# An array, as a tensor made under inference mode, a fake mode or another device would stay one.
 @lru_cache(maxsize=32)
-@torch.inference_mode(False)
-def _valid_cell_index(num_bins: int, device: torch.device) -> Tensor:
-    return valid_cells(num_bins).flatten().nonzero().squeeze(1).to(device)
+def _valid_cell_index(num_bins: int) -> NDArray[np.int64]:
+    bins = np.arange(num_bins)
+    return np.flatnonzero(bins + bins[:, None] < num_bins)
 
 
 def _check_shapes(start: Tensor, end: Tensor, cells: Tensor, name: str) -> None:

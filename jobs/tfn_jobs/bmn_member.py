@@ -110,8 +110,8 @@ def _task(
 
 def _batch(spec: BmnSpec, data: MemberData, indices: list[int], device: torch.device) -> BmnBatch:
     segments = [segments_in_extent(data, v, min_seconds=spec.min_segment_seconds) for v in indices]
-    targets = bmn_targets(segments, num_bins=spec.num_bins, device=device)
-    return BmnBatch(_resized(spec, data, indices).to(device), targets)
+    targets = bmn_targets(segments, num_bins=spec.num_bins)
+    return BmnBatch(_resized(spec, data, indices).to(device), targets.to(device))
 
 
 def _resized(spec: BmnSpec, data: MemberData, indices: list[int]) -> torch.Tensor:

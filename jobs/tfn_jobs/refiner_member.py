@@ -150,9 +150,7 @@ def _batch(
     segments = [
         videos.segments_inside(
             v, min_seconds=spec.min_segment_seconds, unit_seconds=videos.clip_seconds
-        )
-        .float()
-        .to(device)
+        ).float()
         for v in indices
     ]
     return RefineBatch(

@@ -97,7 +97,8 @@ class BoundaryMatching(nn.Module):
         self._denominator = table.denominator
         for side, part in (("forward", table.forward), ("backward", table.backward)):
             for name in ("offsets", "indices", "numerators"):
-                self.register_buffer(f"_{side}_{name}", getattr(part, name), persistent=False)
+                table_part = torch.from_numpy(getattr(part, name))
+                self.register_buffer(f"_{side}_{name}", table_part, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, D] -> [B, D(D+1)/2, O]: the windows that exist, by duration, then start.
@@ -113,7 +114,7 @@ class BoundaryMatching(nn.Module):
     def blocks(self, x: Tensor) -> Iterator[Tensor]:
         """What `forward` gives, [B, D(D+1)/2, `channel_blocks`] at a time.
 
-        Who reduces the channels at once never holds all of them with their gradients.
+        On a CPU, who reduces the channels at once never holds all of them with their gradients.
 
         Raises:
             ValueError: x is of another shape.

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +69,10 @@ class _ConvolveStrips(torch.autograd.Function):
         # The gradient of the input is a convolution too, with the kernels turned round.
         turned = weight.transpose(0, 1).flip(2, 3).contiguous()
         input_gradient = torch.zeros_like(padded)
-        weight_gradient, bias_gradient = torch.zeros_like(weight), weight.new_zeros(len(weight))
+        # Summed over the strips in fp32 at least.
+        precision = torch.promote_types(weight.dtype, torch.float32)
+        weight_gradient = torch.zeros_like(weight, dtype=precision)
+        bias_gradient = weight.new_zeros(len(weight), dtype=precision)
         for strip in _strips_of(padded, ctx.reach + 2):
             if windows is None:
                 around = strip.of(gradient, margin=1) * (strip.of(result, margin=1) > 0)
@@ -90,7 +94,8 @@ class _ConvolveStrips(torch.autograd.Function):
             )
             weight_gradient += of_weight
             bias_gradient += of_bias
-        return input_gradient, weight_gradient, bias_gradient, None, None
+        of_parameters = weight_gradient.to(weight.dtype), bias_gradient.to(weight.dtype)
+        return input_gradient, *of_parameters, None, None
 
 
 def _strip_of_windows(gradient: Tensor, result: Tensor, windows: Tensor, strip: Strip) -> Tensor:
@@ -177,7 +182,9 @@ def convolve_map(
     if padded.dim() != 4 or padded.shape[1] != padded.shape[2]:
         raise ValueError(f"a padded map must be [B, D+2, D+2, C], got {list(padded.shape)}")
     device = padded.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else padded.dtype
+    # As autocast does for a convolution: what is fp64 stays so.
+    lowers = torch.is_autocast_enabled(device) and padded.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device) if lowers else padded.dtype
     assert convolution.bias is not None
     weight, bias = convolution.weight.to(dtype), convolution.bias.to(dtype)
     with torch.autocast(device, enabled=False):
@@ -194,7 +201,7 @@ def window_positions(num_bins: int) -> Tensor:
 
 def outside_positions(num_bins: int, *, reach: int) -> Tensor:
     """Where it holds the cells with D <= t + d < D + reach, which are no windows: int64 [n]."""
-    bins = torch.arange(num_bins)
-    diagonal = bins.unsqueeze(0) + bins.unsqueeze(1)
-    row, column = ((diagonal >= num_bins) & (diagonal < num_bins + reach)).nonzero().unbind(1)
-    return (row + 1) * (num_bins + 2) + column + 1
+    bins = np.arange(num_bins)
+    diagonal = bins + bins[:, None]
+    row, column = np.nonzero((diagonal >= num_bins) & (diagonal < num_bins + reach))
+    return torch.from_numpy((row + 1) * (num_bins + 2) + column + 1)

@@ -57,6 +57,15 @@ class BmnConfig:
             )
 
 
+def confidence(logits: Tensor) -> Tensor:
+    """The sigmoid of logits [...], in fp32 at least.
+
+    In half precision all confidences near 1 would be one: they could not be ranked, and their
+    gradient would be zero.
+    """
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
+
+
 class BoundaryHead(nn.Module):
     """TEM: the probability that an action starts (or ends) with a bin."""
 
@@ -68,8 +77,7 @@ class BoundaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, D] -> [B, D]."""
-        scores: Tensor = self.output(self.hidden(x).relu())
-        return scores.squeeze(1).sigmoid()
+        return confidence(self.output(self.hidden(x).relu()).squeeze(1))
 
 
 class WindowHead(nn.Module):
@@ -99,7 +107,7 @@ class WindowHead(nn.Module):
         # The dense layer holds its bias where no window exists, and the 3x3 convolutions read it.
         outside = self.reduce(self.matching.bias.relu())
         hidden = self.convolutions(self._reduced(self.input(x).relu()), outside)
-        windows = self.output(hidden).sigmoid()
+        windows = confidence(self.output(hidden))
         cells = windows.new_zeros((len(x), self.num_bins * self.num_bins, 2))
         maps = cells.index_copy_(1, self.get_buffer("_cells"), windows)
         classification, regression = maps.view(-1, self.num_bins, self.num_bins, 2).unbind(3)
@@ -112,7 +120,8 @@ class WindowHead(nn.Module):
         kernels = torch.split(self.reduce.weight, sizes, dim=1)
         for windows, kernel in zip(self.matching.blocks(sequence), kernels, strict=True):
             # Summed in the parameters' precision, whatever autocast multiplies in.
-            hidden = hidden + F.linear(windows.relu_(), kernel).to(hidden.dtype)
+            part = F.linear(windows.relu_().to(kernel.dtype), kernel)
+            hidden = hidden + part.to(hidden.dtype)
         return hidden
 
 

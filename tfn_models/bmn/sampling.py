@@ -10,11 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from tfn_models.boundary_maps import valid_cell_index
 
 WindowEnd = Literal["last_bin", "next_bin"]
 """What the window of bins t .. e is sampled as: [t, e] (ours, mmaction2, OpenTAD) or [t, e + 1]
@@ -24,19 +20,19 @@ _CHUNK = 1 << 21
 """Positions worked out at a time: bounds the memory that building a table takes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatherTable:
     """A sparse matrix by rows: output p sums entries offsets[p] .. offsets[p + 1]."""
 
-    offsets: Tensor
+    offsets: NDArray[np.int32]
     """[rows] int32: first entry of each output."""
-    indices: Tensor
+    indices: NDArray[np.int32]
     """[entries] int32: input row of each entry."""
-    numerators: Tensor
+    numerators: NDArray[np.int32]
     """[entries] int32: weight of each entry times the denominator of the table."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SamplingTable:
     """How windows (packed, by duration then start) read projected rows bin * N + sample."""
 
@@ -46,9 +42,8 @@ class SamplingTable:
     denominator: int
 
 
-# What is cached may be needed for gradients later, so it must not become an inference tensor.
+# Of arrays: a tensor made under inference mode, a fake mode or another device would stay one.
 @lru_cache(maxsize=8)
-@torch.inference_mode(False)
 def sampling_table(
     num_bins: int,
     num_samples: int,
@@ -70,7 +65,8 @@ def sampling_table(
         raise ValueError(f"window_end must be 'last_bin' or 'next_bin', got {window_end!r}")
     num_positions = num_samples * positions_per_sample
     unit = 2 * (num_positions - 1)
-    duration, start = np.divmod(valid_cell_index(num_bins).numpy(), num_bins)
+    bins = np.arange(num_bins)
+    duration, start = np.nonzero(bins + bins[:, None] < num_bins)
     length = duration + (1 if window_end == "last_bin" else 2)
     pieces: list[list[NDArray[np.int32]]] = []
     step = max(1, _CHUNK // num_positions)
@@ -138,7 +134,5 @@ def _gather_table(
     counts = np.bincount(outputs, minlength=num_outputs)
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return GatherTable(
-        offsets=torch.from_numpy(offsets.astype(np.int32)),
-        indices=torch.from_numpy(inputs[order]),
-        numerators=torch.from_numpy(numerators[order]),
+        offsets=offsets.astype(np.int32), indices=inputs[order], numerators=numerators[order]
     )

@@ -25,12 +25,14 @@ class ClassifierLoss:
     """cross_entropy - nuclear_norm_weight * nuclear_norm."""
     cross_entropy: Tensor
     """Mean over the batch, nats."""
-    nuclear_norm: Tensor
-    """||softmax(logits)||_* / B, in (0, 1]: high where predictions are sure and diverse."""
+    nuclear_norm: Tensor | None = None
+    """||softmax(logits)||_* / B, in (0, 1]: high where predictions are sure and diverse; None where
+    it has no weight."""
 
     def __post_init__(self) -> None:
         """Check that all parts are scalars."""
-        shapes = {name: list(value.shape) for name, value in vars(self).items()}
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        shapes = {name: list(part.shape) for name, part in parts.items()}
         if any(shapes.values()):
             raise ValueError(f"the parts of a loss must be scalars, got {shapes}")
 
@@ -46,10 +48,12 @@ class _NuclearNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        # What is no number gives none, and not an error of the decomposition: the caller, who knows
+        # the training, tells of it.
+        left, values, right = torch.linalg.svd(matrix.nan_to_num(), full_matrices=False)
         smallest = values.max() * max(matrix.shape) * torch.finfo(matrix.dtype).eps
         ctx.save_for_backward((left * (values > smallest)) @ right)
-        norm: Tensor = values.sum()
+        norm: Tensor = values.sum() + 0 * matrix.sum()
         return norm
 
     @staticmethod
@@ -87,8 +91,7 @@ def classifier_loss(
     Args:
         logits: [B, K], before softmax.
         labels: [B] int64, class indices.
-        nuclear_norm_weight: lambda of the BNM term; 0 leaves it out of the gradient, and it is
-            then measured only.
+        nuclear_norm_weight: lambda of the BNM term; with 0 it is not worked out.
         label_smoothing: share of the target spread evenly over all classes, 0 to 1.
 
     Raises:
@@ -98,8 +101,7 @@ def classifier_loss(
         raise ValueError(f"labels must be [{logits.shape[0]}], got {list(labels.shape)}")
     cross_entropy = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     if nuclear_norm_weight == 0:
-        nuclear_norm = batch_nuclear_norm(logits.detach())
-        return ClassifierLoss(cross_entropy, cross_entropy.detach(), nuclear_norm)
+        return ClassifierLoss(cross_entropy, cross_entropy.detach())
     nuclear_norm = batch_nuclear_norm(logits)
     return ClassifierLoss(
         total=cross_entropy - nuclear_norm_weight * nuclear_norm,

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tfn_models.boundary_maps import BmnTargets, BoundaryMaps, pack_valid_cells, valid_cells
@@ -71,12 +73,10 @@ def resize_boundary_maps(maps: BoundaryMaps, num_bins: int) -> BoundaryMaps:
         return maps
     if num_bins < 1:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
-    starts, ends = _resize_matrices(maps.num_bins, num_bins)
-    starts, ends = starts.to(maps.start), ends.to(maps.start)
+    arrays = _resize_matrices(maps.num_bins, num_bins)
+    starts, ends, share_of_windows = (torch.from_numpy(array).to(maps.start) for array in arrays)
     valid = valid_cells(maps.num_bins, device=maps.start.device).to(maps.start.dtype)
     is_window = valid_cells(num_bins, device=maps.start.device)
-    # Durations d + 1 scale as ends e + 1 do.
-    share_of_windows = (ends @ valid @ starts.T).where(is_window, 1)
 
     def resize_cells(cells: Tensor) -> Tensor:
         return (ends @ (cells * valid) @ starts.T / share_of_windows).where(is_window, 0)
@@ -89,15 +89,20 @@ def resize_boundary_maps(maps: BoundaryMaps, num_bins: int) -> BoundaryMaps:
     )
 
 
+# Arrays, as a tensor made under inference mode, a fake mode or another device would stay one.
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _resize_matrices(old_bins: int, new_bins: int) -> tuple[Tensor, Tensor]:
-    bins = torch.arange(new_bins, dtype=torch.float64)
+def _resize_matrices(
+    old_bins: int, new_bins: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """How starts and ends are read, [D new, D old], and how much of a cell are windows, [D, D]."""
+    bins = np.arange(new_bins, dtype=np.float64)
     ratio = old_bins / new_bins
-    return (
-        interpolation_matrix(bins * ratio, old_bins),
-        interpolation_matrix((bins + 1) * ratio - 1, old_bins),
-    )
+    starts = interpolation_matrix(bins * ratio, old_bins)
+    ends = interpolation_matrix((bins + 1) * ratio - 1, old_bins)
+    old, new = np.arange(old_bins), np.arange(new_bins)
+    # Durations d + 1 scale as ends e + 1 do.
+    share = ends @ (old + old[:, None] < old_bins) @ starts.T
+    return starts, ends, np.where(new + new[:, None] < new_bins, share, 1.0)
 
 
 class MapFusion(nn.Module):

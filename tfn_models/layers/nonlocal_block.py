@@ -48,9 +48,9 @@ class NonlocalBlock(nn.Module):
             x = torch.where(mask[:, :, None], x, 0.0)
             # Each snippet may look at itself, so that the softmax of padding is finite.
             itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-            allowed = mask[:, None, :] | itself
-        attended = F.scaled_dot_product_attention(
-            self.query(x), self.key(x), self.value(x), attn_mask=allowed
-        )
+            allowed = (mask[:, None, :] | itself)[:, None]
+        # As one head: without that dimension, torch's fast kernels are not used.
+        query, key, value = (layer(x)[:, None] for layer in (self.query, self.key, self.value))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)[:, 0]
         result: Tensor = x + self.output(attended)
         return result if mask is None else torch.where(mask[:, :, None], result, 0.0)

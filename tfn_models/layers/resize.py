@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -44,11 +46,10 @@ def resize_sequence(x: Tensor, length: int) -> Tensor:
     return below * (1 - fraction) + above * fraction
 
 
-def interpolation_matrix(positions: Tensor, length: int) -> Tensor:
-    """The matrix [P, length] in fp64 whose product with a sequence reads it at P positions.
+def interpolation_matrix(positions: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """The matrix [P, length] whose product with a sequence reads it at P positions.
 
     `positions` [P] count cells, 0 at the first one; those outside are held at the outermost cell.
     """
-    held = positions.double().clamp(0, length - 1)
-    cells = torch.arange(length, dtype=torch.float64, device=positions.device)
-    return (1 - (held.unsqueeze(1) - cells).abs()).clamp(min=0)
+    held = positions.clip(0, length - 1)
+    return (1 - np.abs(held[:, None] - np.arange(length))).clip(0)

@@ -93,8 +93,9 @@ class TemporalTransformer(nn.Module):
             local_heads=self.local_heads,
             local_window=self.local_window,
         )
+        bias = _additive(allowed, like=x)
         for layer in self.layers:
-            x = layer(x, allowed)
+            x = layer(x, bias)
         output: Tensor = self.norm(x)
         return torch.where(mask[:, :, None], output, 0.0)
 
@@ -121,8 +122,8 @@ class _EncoderLayer(nn.Module):
         )
         self.residual_dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """Map x [B, T, C] to [B, T, C]; allowed [B, heads, T, T] says who sees whom."""
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Map x [B, T, C] to [B, T, C]; bias [B, heads, T, T] is added to the similarities."""
         batch, length, channels = x.shape
         heads = self.query_key_value(self.attention_norm(x))
         query, key, value = heads.view(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
@@ -130,13 +131,25 @@ class _EncoderLayer(nn.Module):
             query,
             key,
             value,
-            attn_mask=allowed,
+            attn_mask=bias,
             dropout_p=self.dropout if self.training else 0.0,
         )
         merged = attended.transpose(1, 2).reshape(batch, length, channels)
         x = x + self.residual_dropout(self.attention_output(merged))
         output: Tensor = x + self.feedforward(x)
         return output
+
+
+def _additive(allowed: Tensor, *, like: Tensor) -> Tensor:
+    """0 where allowed, minus infinity elsewhere: made once, and not by each layer for itself.
+
+    In the type of the queries, which is autocast's where that lowers `like`.
+    """
+    device = like.device.type
+    lowers = torch.is_autocast_enabled(device) and like.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device) if lowers else like.dtype
+    zero = torch.zeros((), dtype=dtype, device=like.device)
+    return torch.where(allowed, zero, -torch.inf)
 
 
 def attention_mask(mask: Tensor, *, num_heads: int, local_heads: int, local_window: int) -> Tensor:

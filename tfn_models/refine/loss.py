@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tfn_models.refine.output import RefineOutput, RefineStage
-from tfn_models.refine.targets import StageTargets, action_targets, stage_targets
+from tfn_models.refine.targets import (
+    StageTargets,
+    action_targets,
+    pad_ground_truth,
+    stage_targets,
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,9 @@ def refine_loss(
     """
     config = config or RefineLossConfig()
     offsets = iou = action = mask.new_zeros((), dtype=torch.float32)
+    truth = pad_ground_truth(ground_truth, like=output.stages[0].input_segments)
     for stage in output.stages:
-        targets = stage_targets(stage.input_segments, ground_truth, scales=output.offset_scales)
+        targets = stage_targets(stage.input_segments, truth, scales=output.offset_scales)
         offsets = offsets + offset_loss(stage, targets, proposal_mask=proposal_mask)
         chosen = balanced_sample(
             targets.iou,
@@ -79,7 +85,7 @@ def refine_loss(
         )
         iou = iou + _mean_where(_smooth_l1(stage.iou, targets.iou), chosen)
     if output.action_logits is not None:
-        wanted = action_targets(ground_truth, mask=mask)
+        wanted = action_targets(truth, mask=mask)
         logits = _at_least_fp32(output.action_logits)
         costs = F.binary_cross_entropy_with_logits(
             logits, wanted.to(logits.dtype), reduction="none"

@@ -32,9 +32,10 @@ class OffsetScales:
         if min(self.center, self.log_width, self.boundary) <= 0:
             raise ValueError(f"offset scales must be positive, got {self}")
 
-    def tensor(self, like: Tensor) -> Tensor:
-        """The scales of the four offsets [4], with dtype and device of `like`."""
-        return like.new_tensor([self.center, self.log_width, self.boundary, self.boundary])
+    @property
+    def all(self) -> tuple[float, float, float, float]:
+        """The scales of the four offsets, in their order."""
+        return self.center, self.log_width, self.boundary, self.boundary
 
 
 def encode_offsets(proposals: Tensor, targets: Tensor, *, scales: OffsetScales) -> Tensor:
@@ -44,21 +45,21 @@ def encode_offsets(proposals: Tensor, targets: Tensor, *, scales: OffsetScales) 
     """
     width = proposals[..., 1] - proposals[..., 0]
     target_width = targets[..., 1] - targets[..., 0]
-    moves = torch.stack(
-        (
-            (targets.sum(-1) - proposals.sum(-1)) / 2 / width,
-            (target_width / width).log(),
-            (targets[..., 0] - proposals[..., 0]) / width,
-            (targets[..., 1] - proposals[..., 1]) / width,
-        ),
-        dim=-1,
+    moves = (
+        (targets.sum(-1) - proposals.sum(-1)) / 2 / width,
+        (target_width / width).log(),
+        (targets[..., 0] - proposals[..., 0]) / width,
+        (targets[..., 1] - proposals[..., 1]) / width,
     )
-    return moves / scales.tensor(moves)
+    scaled = [move / scale for move, scale in zip(moves, scales.all, strict=True)]
+    return torch.stack(scaled, dim=-1)
 
 
 def decode_offsets(proposals: Tensor, offsets: Tensor, *, scales: OffsetScales) -> Tensor:
     """Segments [..., 2] to which offsets [..., 4] move proposals [..., 2]; not yet clipped."""
-    center_move, log_width, start_move, end_move = (offsets * scales.tensor(offsets)).unbind(-1)
+    center_move, log_width, start_move, end_move = (
+        offset * scale for offset, scale in zip(offsets.unbind(-1), scales.all, strict=True)
+    )
     start, end = proposals.unbind(-1)
     width = end - start
     center = (start + end) / 2 + center_move * width

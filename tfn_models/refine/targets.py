@@ -28,51 +28,64 @@ class StageTargets:
             )
 
 
+@dataclass(frozen=True)
+class PaddedTruth:
+    """Ground truth of B videos, padded to the G of the one that has most."""
+
+    segments: Tensor
+    """[B, G, 2] start and end in clips, zero where not valid."""
+    valid: Tensor
+    """[B, G] bool."""
+
+    def __post_init__(self) -> None:
+        """Check that the shapes belong together."""
+        if self.valid.ndim != 2 or self.segments.shape != (*self.valid.shape, 2):
+            raise ValueError(
+                "segments must be [B, G, 2] and valid [B, G], "
+                f"got {list(self.segments.shape)} and {list(self.valid.shape)}"
+            )
+
+
 def stage_targets(
-    segments: Tensor, ground_truth: Sequence[Tensor], *, scales: OffsetScales
+    segments: Tensor, ground_truth: PaddedTruth, *, scales: OffsetScales
 ) -> StageTargets:
     """Match each segment with the ground truth of highest IoU, the first of equals.
 
     Args:
         segments: [B, N, 2] the stage's input, wider than zero.
-        ground_truth: for each of the B videos [G, 2], G may be 0.
+        ground_truth: of the B videos.
         scales: the units of the offsets.
-
-    Raises:
-        ValueError: the number of videos differs or a ground truth has no shape [G, 2] or no width.
     """
-    padded, valid = pad_ground_truth(ground_truth, like=segments)
-    overlaps = pairwise_iou(segments, padded) * valid[:, None, :]
+    overlaps = pairwise_iou(segments, ground_truth.segments) * ground_truth.valid[:, None, :]
     iou, index = overlaps.max(dim=2)
-    matched = padded.gather(1, index[:, :, None].expand(-1, -1, 2))
+    matched = ground_truth.segments.gather(1, index[:, :, None].expand(-1, -1, 2))
     matched = torch.where((iou > 0)[:, :, None], matched, segments)
     return StageTargets(iou=iou, offsets=encode_offsets(segments, matched, scales=scales))
 
 
-def action_targets(ground_truth: Sequence[Tensor], *, mask: Tensor) -> Tensor:
-    """How much of each clip one action covers: [B, T] in 0..1, float32.
+def action_targets(ground_truth: PaddedTruth, *, mask: Tensor) -> Tensor:
+    """How much of each clip one action covers: [B, T] in 0..1.
 
     Clip k is [k, k + 1); of several actions the one that covers most of it counts. Clips at the
     edge of an action get the share, so the target knows boundaries finer than a clip, and an
     action between two centres is not lost.
 
     Args:
-        ground_truth: for each of the B videos [G, 2] in clips.
+        ground_truth: of the B videos, in clips.
         mask: [B, T] bool; padding gets 0.
     """
-    like = torch.zeros(len(mask), device=mask.device)
-    padded, valid = pad_ground_truth(ground_truth, like=like)
     first = torch.arange(mask.shape[1], device=mask.device)[None, :, None]
-    start, end = padded[:, None, :, 0], padded[:, None, :, 1]
+    start, end = ground_truth.segments[:, None].unbind(-1)
     covered = (end.minimum(first + 1) - start.maximum(first)).clamp(min=0)
-    return (covered * valid[:, None, :]).amax(dim=2) * mask
+    return (covered * ground_truth.valid[:, None, :]).amax(dim=2) * mask
 
 
-def pad_ground_truth(ground_truth: Sequence[Tensor], *, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Ground truth of B videos as [B, G, 2] and what is valid in it [B, G]; G is at least 1.
+def pad_ground_truth(ground_truth: Sequence[Tensor], *, like: Tensor) -> PaddedTruth:
+    """Lay the ground truth of B videos side by side; G is at least 1.
 
     Args:
-        ground_truth: for each video [G, 2].
+        ground_truth: for each video [G, 2], G may be 0. On the CPU it is checked without waiting
+            for a GPU.
         like: a tensor with B as first size; gives dtype and device.
 
     Raises:
@@ -90,9 +103,9 @@ def pad_ground_truth(ground_truth: Sequence[Tensor], *, like: Tensor) -> tuple[T
         if not bool((segments[:, 1] > segments[:, 0]).all()):
             raise ValueError(f"ground truth of video {video} must end after it starts")
     most = max(1, max((len(segments) for segments in ground_truth), default=1))
-    padded = like.new_zeros((len(ground_truth), most, 2))
-    valid = torch.zeros((len(ground_truth), most), dtype=torch.bool, device=like.device)
+    padded = torch.zeros((len(ground_truth), most, 2), dtype=like.dtype)
+    valid = torch.zeros((len(ground_truth), most), dtype=torch.bool)
     for video, segments in enumerate(ground_truth):
-        padded[video, : len(segments)] = segments.to(like)
+        padded[video, : len(segments)] = segments.to(padded)
         valid[video, : len(segments)] = True
-    return padded, valid
+    return PaddedTruth(segments=padded.to(like.device), valid=valid.to(like.device))

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tfn_models.bmn.model import BmnConfig, WindowHead, build_bmn
 from tfn_models.boundary_maps import valid_cells
@@ -113,33 +114,68 @@ def test_training_after_inference_mode() -> None:
     build_bmn(config)(features).regression.sum().backward()
 
 
+MAPS = ("start", "end", "classification", "regression")
+
+
 @pytest.mark.parametrize("num_lstm_layers", [0, 1])
-def test_bf16_autocast_is_near_fp32(num_lstm_layers: int) -> None:
+def test_bf16_autocast_is_near_fp32_and_tells_high_confidences_apart(num_lstm_layers: int) -> None:
+    """In bf16, sigmoids of 7 and more were one number each, without a gradient."""
     torch.manual_seed(0)
     model = build_bmn(dataclasses.replace(SMALL, num_lstm_layers=num_lstm_layers))
+    for head in (model.start, model.end, model.windows):
+        torch.nn.init.constant_(head.output.bias, 7.0)
     features = torch.randn(2, 10, 8)
     expected = model(features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         maps = model(features)
-    for name in ("start", "end", "classification", "regression"):
-        got = getattr(maps, name).float()
-        torch.testing.assert_close(got, getattr(expected, name), rtol=0, atol=0.03)
-    maps.regression.float().sum().backward()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    for name in MAPS:
+        got = getattr(maps, name)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, getattr(expected, name), rtol=0, atol=1e-4)
+    sum(getattr(maps, name).sum() for name in MAPS).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name
 
 
-def test_compiles_to_one_graph() -> None:
-    """The same bits as without compiling, gradients too. A bi-LSTM breaks the graph in two."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = build_bmn(SMALL)
     features = torch.randn(2, 10, 8)
-    gradients = []
+    expected = model(features)
+    maps = model.to(dtype)(features.to(dtype))
+    for name in MAPS:
+        got = getattr(maps, name)
+        assert got.dtype == torch.promote_types(dtype, torch.float32)
+        torch.testing.assert_close(got.float(), getattr(expected, name), rtol=0, atol=0.02)
+
+
+def test_compiles_to_one_graph() -> None:
+    """Maps and gradients as without compiling. A bi-LSTM breaks the graph in two."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = build_bmn(SMALL)
+    features = torch.randn(2, 10, 8)
+    results = []
     for network in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         maps = network(features)
-        (maps.start.sum() + maps.end.sum() + maps.regression.sum()).backward()
-        gradients.append(model.windows.matching.weight.grad)
+        sum(getattr(maps, name).square().sum() for name in MAPS).backward()
+        gradients = [weight.grad for weight in model.parameters()]
         model.zero_grad(set_to_none=True)
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
+        results.append([*(getattr(maps, name).detach() for name in MAPS), *gradients])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
+def test_tables_made_under_other_modes_serve_afterwards() -> None:
+    """What is kept between networks was once a tensor of the mode in which it was made."""
+    config = dataclasses.replace(SMALL, num_bins=13)
+    with FakeTensorMode():
+        build_bmn(config)
+    with torch.device("meta"):
+        build_bmn(config)
+    assert build_bmn(config)(torch.randn(1, 13, 8)).regression.isfinite().all()
 
 
 def test_published_size() -> None:

@@ -53,7 +53,10 @@ def test_equals_slow_formulas(
     cross_entropy = slow_cross_entropy(logits, labels, label_smoothing)
     norm = slow_nuclear_norm(logits)
     assert float(loss.cross_entropy) == pytest.approx(cross_entropy, abs=1e-9)
-    assert float(loss.nuclear_norm) == pytest.approx(norm, abs=1e-6)
+    if weight == 0:
+        assert loss.nuclear_norm is None
+    else:
+        assert float(loss.nuclear_norm) == pytest.approx(norm, abs=1e-6)
     assert float(loss.total) == pytest.approx(cross_entropy - weight * norm, abs=1e-5)
 
 
@@ -156,9 +159,17 @@ def test_more_weight_makes_predictions_more_diverse() -> None:
             loss = classifier_loss(logits, labels, nuclear_norm_weight=weight)
             (grad,) = torch.autograd.grad(loss.total, logits)
             logits = (logits.detach() - grad).requires_grad_()
-        return float(loss.nuclear_norm)
+        return float(batch_nuclear_norm(logits.detach()))
 
     assert norm_after_training(4.0) > norm_after_training(0.0) + 0.1
+
+
+def test_logits_that_are_no_numbers_give_a_loss_that_is_none() -> None:
+    """The decomposition raised, before the training could say what went wrong."""
+    logits = random_logits(4, 3)
+    logits[1, 2] = float("nan")
+    loss = classifier_loss(logits, torch.tensor([0, 1, 2, 0]), nuclear_norm_weight=1.0)
+    assert loss.total.isnan() and loss.nuclear_norm is not None and loss.nuclear_norm.isnan()
 
 
 def test_half_precision_logits_are_computed_in_fp32() -> None:

@@ -1,5 +1,6 @@
 """Resizing along time against torch's own interpolation and against cases worked by hand."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,9 +45,8 @@ def test_gradients(length: int, new_length: int) -> None:
 
 
 def test_interpolation_matrix_reads_positions() -> None:
-    matrix = interpolation_matrix(torch.tensor([-1.0, 0.0, 1.25, 9.0]), 3)
-    expected = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 0.75, 0.25], [0, 0, 1]]).double()
-    torch.testing.assert_close(matrix, expected, rtol=0, atol=0)
+    matrix = interpolation_matrix(np.array([-1.0, 0.0, 1.25, 9.0]), 3)
+    assert matrix.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0.75, 0.25], [0, 0, 1]]
 
 
 def test_refuses_wrong_input() -> None:

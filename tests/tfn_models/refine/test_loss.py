@@ -6,7 +6,7 @@ import torch
 from tfn_models.refine.loss import RefineLossConfig, balanced_sample, refine_loss
 from tfn_models.refine.offsets import OffsetScales
 from tfn_models.refine.output import RefineOutput, RefineStage
-from tfn_models.refine.targets import action_targets, stage_targets
+from tfn_models.refine.targets import action_targets, pad_ground_truth, stage_targets
 
 SCALES = OffsetScales()
 
@@ -60,8 +60,9 @@ def test_against_a_loop() -> None:
     )
     generator = torch.Generator().manual_seed(4)
     offsets = iou = 0.0
+    padded = pad_ground_truth(truth, like=output.stages[0].input_segments)
     for stage in output.stages:
-        targets = stage_targets(stage.input_segments, truth, scales=SCALES)
+        targets = stage_targets(stage.input_segments, padded, scales=SCALES)
         chosen = balanced_sample(
             targets.iou,
             proposal_mask,
@@ -81,7 +82,7 @@ def test_against_a_loop() -> None:
         assert moves
         offsets += mean(moves)
         iou += mean(judgements)
-    wanted_action = action_targets(truth, mask=mask)
+    wanted_action = action_targets(padded, mask=mask)
     costs = []
     assert output.action_score is not None
     for video, clip in mask.nonzero().tolist():

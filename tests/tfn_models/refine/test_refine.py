@@ -19,7 +19,7 @@ from tests.tfn_models.refine.toy_videos import (
 from tfn_models.refine.decode import decode_refined
 from tfn_models.refine.loss import balanced_sample, refine_loss
 from tfn_models.refine.model import RefineConfig, RefineNetwork, build_refine, fit_segments
-from tfn_models.refine.targets import stage_targets
+from tfn_models.refine.targets import pad_ground_truth, stage_targets
 from tfn_models.segments import pairwise_iou
 
 Segment = list[float]
@@ -98,7 +98,8 @@ def test_each_stage_against_a_loop(row: str) -> None:
         torch.testing.assert_close(
             stage.input_segments[videos.proposal_mask], given[videos.proposal_mask]
         )
-        targets = stage_targets(stage.input_segments, videos.truth, scales=output.offset_scales)
+        truth = pad_ground_truth(videos.truth, like=stage.input_segments)
+        targets = stage_targets(stage.input_segments, truth, scales=output.offset_scales)
         chosen = balanced_sample(
             targets.iou,
             videos.proposal_mask,
@@ -162,7 +163,11 @@ def test_a_proposal_that_walks_is_matched_with_another_action_by_hand() -> None:
     for got, want in zip(inputs, [[4, 14], [10, 20], [16, 26]], strict=True):
         assert got == pytest.approx(want)
     targets = [
-        stage_targets(stage.input_segments, [truth], scales=output.offset_scales)
+        stage_targets(
+            stage.input_segments,
+            pad_ground_truth([truth], like=stage.input_segments),
+            scales=output.offset_scales,
+        )
         for stage in output.stages
     ]
     assert [t.iou.item() for t in targets] == pytest.approx([1, 5 / 15, 9 / 11])
@@ -268,6 +273,17 @@ def test_learns_a_toy_problem(config: RefineConfig) -> None:
     )
     before = mean_best_iou(videos.proposals, videos.truth)
     assert mean_best_iou(refined.segments, videos.truth) > before + 0.1
+    # The IoU that the last head predicts goes with that of what it was given.
+    judged = output.stages[-1]
+    true_iou = torch.stack(
+        [
+            pairwise_iou(s, t).amax(dim=1)
+            for s, t in zip(judged.input_segments, videos.truth, strict=True)
+        ]
+    )
+    both = torch.stack([judged.iou.flatten(), true_iou.flatten()])
+    ranks = both.argsort(dim=1).argsort(dim=1).double()
+    assert torch.corrcoef(ranks)[0, 1] > 0.3
 
 
 def test_training_repeats_bitwise() -> None:
