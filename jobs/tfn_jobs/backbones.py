@@ -1,12 +1,14 @@
 """All backbones that a job spec can name, and the one network that a pipeline made of one."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from tfn_jobs.torchvision_video import TORCHVISION, TorchvisionConfig, build_torchvision
 from tfn_models.backbones import BACKBONES, build_backbone
+from tfn_models.backbones.checkpoints.inference import config_differences
 from tfn_models.backbones.interface import Backbone, BackboneConfig
 from tfn_platform.store import StageFolder
 
@@ -24,23 +26,6 @@ def pick_architecture(name: str) -> BackboneConfig:
     if name not in ARCHITECTURES:
         raise ValueError(f"backbone must be one of {', '.join(ARCHITECTURES)}, got {name!r}")
     return ARCHITECTURES[name]
-
-
-def feature_dim(name: str) -> int:
-    """Length of the features that a backbone makes."""
-    return pick_architecture(name).feature_dim
-
-
-def build_architecture(name: str, num_classes: int | None = None) -> Backbone:
-    """Build a backbone by its name, with fresh weights, for the 400 classes of Kinetics or others.
-
-    Raises:
-        ValueError: there is no such backbone.
-    """
-    config = pick_architecture(name)
-    if num_classes is not None:
-        config = dataclasses.replace(config, num_classes=num_classes)
-    return build_network(config)
 
 
 def build_network(config: BackboneConfig) -> Backbone:
@@ -73,6 +58,24 @@ def read_network_config(folder: StageFolder, name: str) -> BackboneConfig:
     fields = folder.store.read_json(folder.file(CONFIG_FILE))
     changes = {field: _tuples(value) for field, value in fields.items()}
     return dataclasses.replace(pick_architecture(name), **changes)
+
+
+def network_differences(asked: BackboneConfig, fields: Mapping[str, Any]) -> list[str]:
+    """What tells a config that `write_network_config` wrote from another one, but for the classes.
+
+    Args:
+        asked: the other one.
+        fields: what the file holds.
+
+    Returns:
+        Sentences such as "mean is (0.5, 0.5, 0.5), asked for is (0.45, 0.45, 0.45)".
+    """
+    try:
+        written = {name: _tuples(value) for name, value in dict(fields).items()}
+        found = dataclasses.replace(asked, **written)
+    except (TypeError, ValueError):
+        return [f"it describes no {type(asked).__name__.removesuffix('Config')}"]
+    return config_differences(asked, found)
 
 
 def clip_problem(name: str, *, num_frames: int, short_side: int, square: bool) -> str | None:

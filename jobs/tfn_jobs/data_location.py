@@ -12,7 +12,7 @@ from pyarrow import fs
 from tfn_platform.datasets import DATASETS
 from tfn_platform.datasets.annotated_video import AnnotatedVideo
 from tfn_platform.errors import DataError
-from tfn_platform.store import Store
+from tfn_platform.store import Store, bytes_hash
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
 
@@ -68,7 +68,7 @@ def file_hash(uri: str) -> str:
     """A hash of a file's content, wherever it lies."""
     store, name = split_uri(uri)
     try:
-        return hashlib.sha256(store.read_bytes(name)).hexdigest()[:16]
+        return bytes_hash(store.read_bytes(name))
     except OSError as error:
         raise DataError(f"{uri}: cannot be read: {error}") from error
 

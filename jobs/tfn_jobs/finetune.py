@@ -54,6 +54,8 @@ class FinetuneJob:
     spec: PipelineSpec
     prepared: StageFolder
     folder: StageFolder
+    checkpoint_hash: str | None = None
+    """What the content of the spec's checkpoint must still be; None for any."""
 
 
 def finetune(job: FinetuneJob, *, on_epoch: OnEpoch) -> dict[str, float | str]:
@@ -64,7 +66,11 @@ def finetune(job: FinetuneJob, *, on_epoch: OnEpoch) -> dict[str, float | str]:
     """
     settings = job.spec.backbone.finetune
     if settings is None:
-        model = initial_backbone(job.spec.backbone, num_classes=None)
+        # A checkpoint may come without the projection, which is then drawn.
+        torch.manual_seed(job.spec.seed)
+        model = initial_backbone(
+            job.spec.backbone, num_classes=None, content_hash=job.checkpoint_hash
+        )
         write_network_config(job.folder, _effective(job.spec.backbone, model))
         save_torch(job.folder.store, job.folder.weights, model.state_dict())
         return {"weights_hash": weights_hash(model.state_dict())}
@@ -115,7 +121,11 @@ def _worker(config: dict[str, FinetuneJob]) -> None:
     assert settings is not None
     set_determinism(seed=spec.seed, num_threads=settings.training.num_threads)
     videos = read_labelled_videos(job.prepared, training_subset=spec.training_subset)
-    model = initial_backbone(spec.backbone, num_classes=len(videos.class_names))
+    model = initial_backbone(
+        spec.backbone,
+        num_classes=len(videos.class_names),
+        content_hash=job.checkpoint_hash,
+    )
     network = _effective(spec.backbone, model)
     if rank == 0:
         write_network_config(job.folder, network)

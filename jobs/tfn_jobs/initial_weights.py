@@ -3,6 +3,8 @@
 A checkpoint may be this program's own, pytorchvideo's, PySlowFast's (of torch or caffe2),
 mmaction2's, piergiaj's, or for an architecture of torchvision, torchvision's. Its network must be
 exactly the one that the spec names: whatever differs is said before anything expensive starts.
+Of this program's own weights, what no tensor shows (the normalisation, which frames are read) is
+in the `backbone.json` beside them, and must be what the spec asks for, too.
 """
 
 from collections.abc import Mapping
@@ -11,7 +13,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tfn_jobs.backbones import ARCHITECTURES, build_network, pick_architecture
+from tfn_jobs.backbones import (
+    ARCHITECTURES,
+    CONFIG_FILE,
+    build_network,
+    effective_config,
+    network_differences,
+    pick_architecture,
+)
 from tfn_jobs.console import say
 from tfn_jobs.data_location import split_uri
 from tfn_jobs.pipeline_spec import BackboneSpec
@@ -19,10 +28,17 @@ from tfn_jobs.torchvision_video import TorchvisionConfig, from_torchvision
 from tfn_models.backbones.checkpoints import SCHEMES
 from tfn_models.backbones.checkpoints.fitting import first_of, fit_problems, is_counter
 from tfn_models.backbones.checkpoints.inference import config_differences
-from tfn_models.backbones.checkpoints.reading import PROJECTION, read_names
+from tfn_models.backbones.checkpoints.own import OWN
+from tfn_models.backbones.checkpoints.reading import (
+    PROJECTION,
+    copy_weights,
+    read_names,
+    without_wrapper,
+)
 from tfn_models.backbones.interface import Backbone, BackboneConfig
 from tfn_platform.errors import DataError
 from tfn_platform.foreign_weights import read_foreign_weights
+from tfn_platform.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,7 +57,9 @@ class InitialWeights:
     """Whether that is a projection like ours, and nothing else."""
 
 
-def initial_backbone(spec: BackboneSpec, *, num_classes: int | None) -> Backbone:
+def initial_backbone(
+    spec: BackboneSpec, *, num_classes: int | None, content_hash: str | None = None
+) -> Backbone:
     """Build the network that a spec names and put its checkpoint's weights into it, if any.
 
     The checkpoint's projection stays where the number of classes is the same; else it is left out,
@@ -50,14 +68,16 @@ def initial_backbone(spec: BackboneSpec, *, num_classes: int | None) -> Backbone
     Args:
         spec: names the architecture and the checkpoint.
         num_classes: of the projection; None takes the checkpoint's, or the architecture's.
+        content_hash: what `file_hash` said of the checkpoint before; None for any content.
 
     Raises:
-        DataError: the checkpoint cannot be read, or is not exactly of that architecture.
+        DataError: the checkpoint cannot be read, has changed, or is not exactly of that
+            architecture.
     """
     asked = pick_architecture(spec.architecture)
     if spec.checkpoint is None:
         return build_network(replace(asked, num_classes=num_classes or asked.num_classes))
-    weights = read_initial_weights(spec.architecture, spec.checkpoint)
+    weights = read_initial_weights(spec, content_hash=content_hash)
     wanted = num_classes or weights.config.num_classes
     with_projection = weights.has_projection and wanted == weights.config.num_classes
     if not with_projection:
@@ -66,32 +86,50 @@ def initial_backbone(spec: BackboneSpec, *, num_classes: int | None) -> Backbone
             f"left out: {', '.join(weights.head_names) or 'nothing'}"
         )
     model = build_network(replace(weights.config, num_classes=wanted))
-    own = model.state_dict()
-    for name, tensor in weights.state.items():
-        if with_projection or name not in PROJECTION:
-            own[name].copy_(tensor)
+    copy_weights(model, weights.state, with_projection=with_projection)
     return model
 
 
-def read_initial_weights(architecture: str, checkpoint: str) -> InitialWeights:
-    """Read a checkpoint and make sure that it is of an architecture, before any other work.
+def read_initial_weights(spec: BackboneSpec, *, content_hash: str | None = None) -> InitialWeights:
+    """Read a spec's checkpoint and make sure that it is of its architecture, before other work.
 
     Args:
-        architecture: one of `ARCHITECTURES`.
-        checkpoint: path or URI of the file.
+        spec: names the architecture and a checkpoint.
+        content_hash: what `file_hash` said of the checkpoint before; None for any content.
 
     Raises:
-        DataError: it cannot be read, or is of another network; says what differs, and which
-            architecture it is.
+        DataError: it cannot be read, has changed, or is of another network; says what differs, and
+            which architecture it is.
     """
-    asked = pick_architecture(architecture)
-    weights = read_foreign_weights(*split_uri(checkpoint))
+    assert spec.checkpoint is not None
+    asked = pick_architecture(spec.architecture)
+    store, name = split_uri(spec.checkpoint)
+    weights = read_foreign_weights(store, name, content_hash=content_hash)
     try:
         if isinstance(asked, TorchvisionConfig):
-            return _of_torchvision(asked, weights)
-        return _of_named(architecture, asked, weights)
+            found = _of_torchvision(asked, weights)
+        else:
+            found = _of_named(spec.architecture, asked, weights)
+        if found.source == OWN.title:
+            _check_own(spec, store)
     except ValueError as error:
-        raise DataError(f"{checkpoint}: {error}") from error
+        raise DataError(f"{spec.checkpoint}: {error}") from error
+    return found
+
+
+def _check_own(spec: BackboneSpec, store: Store) -> None:
+    """Compare what a fine-tuning wrote beside its weights, if it still lies there."""
+    if not store.exists(CONFIG_FILE):
+        return
+    architecture = pick_architecture(spec.architecture)
+    asked = effective_config(architecture, mean=spec.mean, std=spec.std)
+    differences = network_differences(asked, store.read_json(CONFIG_FILE))
+    if differences:
+        raise ValueError(
+            f"by the {CONFIG_FILE} beside them, these weights were made for another network than "
+            f"the spec asks for: {first_of(differences)}. Change the spec, or move the weights "
+            "away from that file to use them as another network's"
+        )
 
 
 def _of_named(
@@ -122,6 +160,7 @@ def _of_named(
 
 
 def _of_torchvision(asked: TorchvisionConfig, weights: Mapping[str, Tensor]) -> InitialWeights:
+    weights = without_wrapper(weights)
     is_own = any(name.startswith("network.") for name in weights)
     renamed = dict(weights) if is_own else from_torchvision(asked, weights)
     state = {name: tensor for name, tensor in renamed.items() if not is_counter(name)}
@@ -136,5 +175,5 @@ def _of_torchvision(asked: TorchvisionConfig, weights: Mapping[str, Tensor]) -> 
     problems = fit_problems(state, expected)
     if problems:
         raise ValueError(f"the weights are not {asked.builder}'s: {first_of(problems)}")
-    source = "this program's own" if is_own else "torchvision's"
+    source = OWN.title if is_own else "torchvision's"
     return InitialWeights(source, config, state, head_names, has_projection=bool(head_names))

@@ -52,17 +52,20 @@ class Pipeline:
             check_data(spec, location)
         return cls(spec, store, pipeline_stages(spec, location))
 
+    def survey(self) -> list[PlannedStage]:
+        """What is made, what would run, and why; looks at nothing but the stages' folders."""
+        return plan(self.stages.until(self.spec.until), self.store, pipeline=self.spec.name)
+
     def plan(self) -> list[PlannedStage]:
-        """What would run, and why; a checkpoint that is yet to be used is read and checked.
+        """The same, after a check of the checkpoint if it is yet to be used.
 
         Raises:
-            DataError: the checkpoint is not of the spec's architecture.
+            DataError: the checkpoint is not of the spec's architecture, or has just changed.
         """
-        planned = plan(self.stages.until(self.spec.until), self.store, pipeline=self.spec.name)
-        backbone = self.spec.backbone
+        planned = self.survey()
         to_run = {entry.stage.name for entry in planned if not entry.is_done}
-        if backbone.checkpoint is not None and self.stages.finetune.name in to_run:
-            read_initial_weights(backbone.architecture, backbone.checkpoint)
+        if self.spec.backbone.checkpoint is not None and self.stages.finetune.name in to_run:
+            read_initial_weights(self.spec.backbone, content_hash=self.stages.checkpoint_hash)
         return planned
 
 
@@ -195,7 +198,12 @@ class _Run:
     def finetune(self, folder: StageFolder) -> Mapping[str, Any]:
         """Annotated segments -> the backbone's weights."""
         stages = self.pipeline.stages
-        job = FinetuneJob(self.pipeline.spec, self.folder(stages.prepare), folder)
+        job = FinetuneJob(
+            self.pipeline.spec,
+            self.folder(stages.prepare),
+            folder,
+            stages.checkpoint_hash,
+        )
         return finetune(job, on_epoch=lambda report: self.on_epoch(stages.finetune.name, report))
 
     def extract(self, folder: StageFolder) -> Mapping[str, Any]:

@@ -8,7 +8,19 @@ from pydantic import Field, field_validator, model_validator
 from tfn_jobs.backbones import ARCHITECTURES
 from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberName, RefinerSpec
 from tfn_jobs.spec_consistency import pipeline_problems
-from tfn_jobs.spec_fields import ChannelNumbers, ExactNumber, ExistingUri, one_of
+from tfn_jobs.spec_fields import (
+    DEFAULT_ARCHITECTURE,
+    DEFAULT_CROP,
+    DEFAULT_CROPPED_FROM,
+    DEFAULT_FOLDS,
+    DEFAULT_FRAMES,
+    DEFAULT_SHORT_SIDE,
+    DEFAULT_VALIDATION_VIDEOS,
+    ChannelNumbers,
+    ExactNumber,
+    ExistingUri,
+    one_of,
+)
 from tfn_models.backbones.crops import RandomCropConfig
 from tfn_platform.datasets import DATASETS
 from tfn_platform.datasets.synthetic import SyntheticConfig
@@ -23,7 +35,7 @@ class SyntheticDataSpec(Spec):
     """Which kind of data set this is."""
     num_training: int = Field(360, ge=1)
     """Training videos, damaged ones included."""
-    num_validation: int = Field(60, ge=1)
+    num_validation: int = Field(DEFAULT_VALIDATION_VIDEOS, ge=1)
     """Validation videos, damaged ones included."""
     min_duration_seconds: float = Field(10.0, ge=2)
     """Length of the shortest video."""
@@ -64,9 +76,9 @@ class ClipsSpec(Spec):
     """Frames a second of the grid."""
     stride_seconds: ExactNumber = "1/2"
     """Seconds from the centre of a clip to the next."""
-    frames_per_clip: int = Field(32, ge=2)
+    frames_per_clip: int = Field(DEFAULT_FRAMES, ge=2)
     """Frames a clip."""
-    short_side: int = Field(256, ge=16)
+    short_side: int = Field(DEFAULT_SHORT_SIDE, ge=16)
     """Pixels of the shorter side after resizing."""
     crop: Literal["none", "center"] = "none"
     """Whether extraction looks at the whole frame or at its central square."""
@@ -75,11 +87,12 @@ class ClipsSpec(Spec):
 class RandomCropSpec(Spec):
     """Random scale and crop of each training clip (SlowFast's recipe; its numbers by default)."""
 
-    short_side_low: int = Field(256, ge=1)
-    """Shortest length that a clip's shorter side is resized to, pixels."""
+    short_side_low: int = Field(DEFAULT_CROPPED_FROM, ge=1)
+    """Shortest length that a clip's shorter side is resized to, pixels; at most that of `clips`,
+    else training would see nothing but enlarged frames, which extraction never does."""
     short_side_high: int = Field(320, ge=1)
     """Longest such length, pixels."""
-    size: int = Field(224, ge=16)
+    size: int = Field(DEFAULT_CROP, ge=16)
     """Side of the square that is cut out anywhere, pixels."""
 
     @model_validator(mode="after")
@@ -110,8 +123,10 @@ class FinetuneSpec(Spec):
     flip_probability: float = Field(0.0, ge=0, le=1)
     """Probability of a left-right flip; only where no class depends on the direction."""
     random_crop: RandomCropSpec | None = None
-    """Random scale and crop of what `clips` has cut; `{}` is SlowFast's recipe, null is none.
-    Validation and extraction see the whole frame."""
+    """Random scale and crop of the central square that training clips are cut to anyway, from
+    frames of `clips.short_side`; `{}` has SlowFast's numbers, without its flip (`flip_probability:
+    0.5`), null is none. Validation sees the whole central square, extraction what `clips.crop`
+    says."""
     num_workers: int = Field(1, ge=1)
     """Data-parallel training processes; the batch size is a process's."""
     decode_threads: int = Field(2, ge=0)
@@ -123,8 +138,11 @@ class FinetuneSpec(Spec):
 class BackboneSpec(Spec):
     """The network that turns a clip into a feature."""
 
-    architecture: Annotated[str, one_of(sorted(ARCHITECTURES), "backbone")] = "slowfast_r101"
-    """Which network."""
+    architecture: Annotated[str, one_of(sorted(ARCHITECTURES), "backbone")] = DEFAULT_ARCHITECTURE
+    """Which network. Published weights were trained on clips of 32 frames at 15 a second and 224
+    pixels of a short side of 256 (SlowFast, those called 16x8 of 64 frames; I3D-R50, which uses
+    every fourth; mvit, which uses every other; swin3d), or else of 64 frames at 25 (I3D Inception),
+    128 at 15 (s3d), 16 at 15 and 112 pixels of 128 (r3d, mc3, r2plus1d); others are accepted."""
     checkpoint: ExistingUri | None = None
     """File of the weights to start from, of this program, pytorchvideo, PySlowFast, caffe2,
     mmaction2, piergiaj (I3D) or torchvision; None starts at random."""
@@ -157,7 +175,7 @@ class BackboneSpec(Spec):
 class FusionSpec(Spec):
     """How the members are joined (paper, sections 2.1 to 2.3)."""
 
-    num_folds: int = Field(5, ge=2)
+    num_folds: int = Field(DEFAULT_FOLDS, ge=2)
     """Folds of the validation videos: weights for a fold are fitted on the others."""
     num_bins: int = Field(200, ge=2, le=1024)
     """Grid that all boundary maps are resized to."""

@@ -60,6 +60,12 @@ class PipelineStages:
         return [stage for step in chosen for stage in steps[step]]
 
     @property
+    def checkpoint_hash(self) -> str | None:
+        """Hash of the backbone's checkpoint as the keys hold it; None where there is none."""
+        found: str | None = self.finetune.settings["checkpoint"]
+        return found
+
+    @property
     def key(self) -> str:
         """Names everything that the pipeline makes."""
         return self.report.key

@@ -43,7 +43,7 @@ def say_results(pipeline: Pipeline) -> None:
 def say_status(pipeline: Pipeline) -> None:
     """One line a stage, with its seconds and its figures."""
     table = Table("stage", "state", "seconds", "figures", title=pipeline.spec.name)
-    for entry in pipeline.plan():
+    for entry in pipeline.survey():
         if not entry.is_done:
             table.add_row(entry.stage.name, "[yellow]to run[/yellow]", "", entry.reason)
             continue

@@ -5,11 +5,17 @@ from typing import Any
 
 from tfn_jobs.backbones import ARCHITECTURES, clip_problem
 from tfn_jobs.member_specs import UNTRAINED
+from tfn_jobs.spec_fields import (
+    DEFAULT_ARCHITECTURE,
+    DEFAULT_CROP,
+    DEFAULT_CROPPED_FROM,
+    DEFAULT_FOLDS,
+    DEFAULT_FRAMES,
+    DEFAULT_SHORT_SIDE,
+    DEFAULT_VALIDATION_VIDEOS,
+)
 
 FAMILIES = ("classifiers", "bmns", "refiners")
-DEFAULT_FOLDS, DEFAULT_VALIDATION_VIDEOS = 5, 60
-DEFAULT_ARCHITECTURE, DEFAULT_FRAMES, DEFAULT_SHORT_SIDE = "slowfast_r101", 32, 256
-DEFAULT_CROP = 224
 
 
 def pipeline_problems(data: Mapping[str, Any], *, needs_members: bool) -> list[str]:
@@ -23,7 +29,7 @@ def pipeline_problems(data: Mapping[str, Any], *, needs_members: bool) -> list[s
     training = data.get("training_subset", "training")
     if _at(data, "evaluation", "subset", default="validation") == training:
         problems.append(f"evaluation.subset: {training!r} is what is trained on; name another")
-    return problems + _clip_problems(data) + _fold_problems(data)
+    return problems + _clip_problems(data) + _enlargement_problems(data) + _fold_problems(data)
 
 
 def _name_problems(family: str, members: Any) -> list[str]:
@@ -53,11 +59,24 @@ def _clip_problems(data: Mapping[str, Any]) -> list[str]:
     if not is_known or not all(isinstance(number, int) for number in (frames, side, cut)):
         return []
     problem = clip_problem(name, num_frames=frames, short_side=side, square=square)
-    hint = "" if square else " (`crop: center` makes frames square)"
     if problem is not None:
-        return [f"clips: {problem}{hint}"]
+        would_do = clip_problem(name, num_frames=frames, short_side=side, square=True) is None
+        return [f"clips: {problem}{' (`crop: center` would do)' if would_do else ''}"]
     problem = clip_problem(name, num_frames=frames, short_side=cut, square=True)
     return [f"backbone.finetune.random_crop.size: {problem}"] if problem else []
+
+
+def _enlargement_problems(data: Mapping[str, Any]) -> list[str]:
+    """A random crop whose least scale is above what `clips` cuts."""
+    crop = _at(data, "backbone", "finetune", "random_crop", default=None)
+    low = _at(crop, "short_side_low", default=DEFAULT_CROPPED_FROM)
+    side = _at(data, "clips", "short_side", default=DEFAULT_SHORT_SIDE)
+    if crop is None or not isinstance(low, int) or not isinstance(side, int) or low <= side:
+        return []
+    return [
+        f"backbone.finetune.random_crop.short_side_low: must be at most the {side} of "
+        f"clips.short_side, got {low}: training would see nothing but enlarged frames"
+    ]
 
 
 def _fold_problems(data: Mapping[str, Any]) -> list[str]:

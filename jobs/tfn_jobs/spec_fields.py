@@ -6,6 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+# Defaults that `pipeline_spec` writes down and `spec_consistency` fills in where a YAML is silent.
+DEFAULT_ARCHITECTURE = "slowfast_r101"
+DEFAULT_FRAMES = 32
+DEFAULT_SHORT_SIDE = 256
+DEFAULT_CROP = 224
+DEFAULT_CROPPED_FROM = 256
+DEFAULT_FOLDS = 5
+DEFAULT_VALIDATION_VIDEOS = 60
+
 RUNS_ELSEWHERE = "runs_elsewhere"
 """In the context of a check: the spec is for a cluster, whose files cannot be looked at here."""
 

@@ -101,7 +101,10 @@ def from_torchvision(config: TorchvisionConfig, weights: Mapping[str, Tensor]) -
     for name, tensor in weights.items():
         if name.startswith(f"{config.head}."):
             # The linear layer follows a dropout in some models, and S3D's is a convolution.
-            renamed[f"projection.{name.rpartition('.')[2]}"] = tensor.reshape(tensor.shape[:2])
+            is_matrix = tensor.ndim == 5 and tensor.shape[2:].numel() == 1
+            renamed[f"projection.{name.rpartition('.')[2]}"] = (
+                tensor.flatten(1) if is_matrix else tensor
+            )
         else:
             renamed[f"network.{name}"] = tensor
     return renamed

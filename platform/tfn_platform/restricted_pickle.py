@@ -3,27 +3,37 @@
 A pickle is a program: it may name any function of any module and call it. The reader here knows a
 short list of names (numpy's arrays, scalars and dtypes, and Python's plain containers) and none of
 them reaches numpy's own unpickling code, which trusts the sizes that a file claims: arrays are
-built here, once their bytes are as many as their shape says.
+built here, once their bytes are as many as their shape says. What the unpickler itself would trust
+is looked through before, by `check_opcodes`. A message shows little of the file's own text: a few
+bytes can name a text of gigabytes.
 """
 
+import io
 import pickle
 import re
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import prod
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tfn_platform.errors import DataError
+from tfn_platform.pickle_opcodes import check_opcodes
 
 MAX_ARRAY_BYTES = 16 * 1024**3
-"""Arrays of one file may hold this much in all, 16 GiB: a small file can name its bytes often."""
+"""All that is made of one file's content, arrays, bytes and sets, may hold this much, 16 GiB: a
+small file can name the same content often."""
+MAX_AXES = 32
+SHOWN = 100
+"""Characters of the file's own text that a message shows."""
 
 # Booleans, integers, floats, complex numbers, bytes, text and Python objects, e.g. "f4" or "<U12".
 _DTYPE = re.compile(r"[|=<>]?(?:\?|[biufcSU]\d+|O\d*)")
 _ARRAY_CLASS = object()
+_KEY_TYPES = (str, bytes, int, float, complex, np.generic)
 
 
 def load_arrays(file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES) -> object:
@@ -34,26 +44,31 @@ def load_arrays(file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES) -> ob
 
     Args:
         file: of any pickle protocol, written by Python 2 or 3 with any numpy.
-        max_array_bytes: what all arrays together may hold.
+        max_array_bytes: what all arrays, bytes and sets together may hold.
 
     Returns:
         What was pickled; arrays are plain, writable and of the machine's byte order. Keys of
-        dictionaries, too, are what they were.
+        dictionaries and elements of sets are text, bytes or numbers.
 
     Raises:
-        DataError: the pickle names anything else (the message says what), is damaged, or an array
-            claims another size than it has.
+        DataError: the pickle names anything else (the message says what), is damaged or nested
+            deeply, or an array claims another size than it has.
     """
-    unpickler = _Unpickler(file, max_array_bytes)
+    data = file.read()
     try:
-        return _Resolver().plain(unpickler.load())
+        check_opcodes(data)
+        return _Resolver().plain(_Unpickler(io.BytesIO(data), max_array_bytes).load())
     except DataError:
         raise
     except RecursionError:
         raise DataError("the pickle holds itself, or is nested too deeply") from None
     # A damaged pickle makes the unpickler fail in a dozen ways.
     except Exception as error:
-        raise DataError(f"not a readable pickle: {type(error).__name__}: {error}") from error
+        problem = f"{type(error).__name__}: {error}"[:SHOWN]
+        raise DataError(f"not a readable pickle: {problem}") from error
+
+
+_Made = TypeVar("_Made")
 
 
 class _Dtype:
@@ -64,14 +79,16 @@ class _Dtype:
     def __init__(self, code: object) -> None:
         text = _text(code)
         if not _DTYPE.fullmatch(text):
-            raise DataError(f"arrays of dtype {text!r} are not read: numbers, text or objects are")
+            raise DataError(
+                f"arrays of dtype {text[:SHOWN]!r} are not read: numbers, text or objects are"
+            )
         self.value = np.dtype(text)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Take (version, byte order, subarray, names, fields, ...), as numpy writes it."""
         order = _text(state[1])
         if any(part is not None for part in state[2:5]) or order not in ("|", "=", "<", ">"):
-            raise DataError(f"arrays of a compound dtype are not read, got {state!r}")
+            raise DataError("arrays of a compound dtype are not read")
         self.value = self.value.newbyteorder(">" if order == ">" else "<" if order == "<" else "=")
 
 
@@ -93,12 +110,15 @@ class _Array:
     def fill(self, content: Any, dtype: _Dtype, shape: tuple[int, ...], *, order: str) -> None:
         """Build the array from the bytes of its elements, or from a list of objects."""
         if order not in ("C", "F"):
-            raise DataError(f"an array's order must be C or F, got {order!r}")
-        if not all(isinstance(size, int) and size >= 0 for size in shape):
-            raise DataError(f"an array's shape must hold sizes, got {shape}")
+            raise DataError(f"an array's order must be C or F, got {_text(order)[:SHOWN]!r}")
+        _check_shape(shape)
         if dtype.value.hasobject:
+            if not isinstance(content, list):
+                raise DataError(f"objects must be a list, got a {type(content).__name__}")
+            _check_size(len(content), prod(shape), shape)
+            # A reference in the list and one in the array, of 8 bytes each.
+            self._take_bytes(16 * len(content))
             self.objects = list(content)
-            _check_size(len(self.objects), prod(shape), shape)
             self.value = np.empty(shape, object)
             return
         data = _bytes(content)
@@ -107,6 +127,13 @@ class _Array:
         native = dtype.value.newbyteorder("=")
         flat = np.frombuffer(data, dtype.value) if dtype.value.itemsize else np.empty(0, native)
         self.value = flat.astype(native).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _check_shape(shape: object) -> None:
+    if not isinstance(shape, tuple) or len(shape) > MAX_AXES:
+        raise DataError(f"an array's shape must be a tuple of at most {MAX_AXES} sizes")
+    if not all(isinstance(size, int) and 0 <= size < 2**63 for size in shape):
+        raise DataError("an array's shape must hold sizes of 0 to 2^63 - 1")
 
 
 def _check_size(found: int, claimed: int, shape: tuple[int, ...]) -> None:
@@ -129,7 +156,7 @@ class _Unpickler(pickle.Unpickler):
             "numpy.core.multiarray._reconstruct": self._reconstruct,
             "numpy.core.multiarray.scalar": self._scalar,
             "numpy.core.numeric._frombuffer": self._from_buffer,
-            "collections.OrderedDict": OrderedDict,
+            "collections.OrderedDict": self._ordered,
             "_codecs.encode": self._encode,
             "builtins.bytes": self._encode,
             "builtins.bytearray": self._bytearray,
@@ -141,9 +168,9 @@ class _Unpickler(pickle.Unpickler):
         place = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
         if f"{place}.{name}" not in known:
             raise DataError(
-                f"the pickle asks for {module}.{name}, which is no array and is not loaded: it "
-                "could run anything. If you trust the file, open it where it was made and save "
-                "its arrays alone, e.g. as a dictionary of numpy arrays"
+                f"the pickle asks for {f'{module}.{name}'[:SHOWN]}, which is no array and is not "
+                "loaded: it could run anything. If you trust the file, open it where it was made "
+                "and save its arrays alone, e.g. as a dictionary of numpy arrays"
             )
         return known[f"{place}.{name}"]
 
@@ -152,12 +179,17 @@ class _Unpickler(pickle.Unpickler):
         if self._bytes_left < 0:
             raise DataError("the pickle's arrays hold more bytes than may be read")
 
+    def _counted(self, value: _Made) -> _Made:
+        """The value, once its bytes are taken: a pickle may have it made again and again."""
+        self._take_bytes(sys.getsizeof(value))
+        return value
+
     def _dtype(self, code: object, *_: object) -> _Dtype:
         return _Dtype(code)
 
     def _reconstruct(self, subclass: object, *_: object) -> _Array:
         if subclass is not _ARRAY_CLASS:
-            raise DataError(f"only plain arrays are read, got a {subclass!r}")
+            raise DataError(f"only plain arrays are read, got a {type(subclass).__name__}")
         return _Array(self._take_bytes)
 
     def _from_buffer(
@@ -176,27 +208,48 @@ class _Unpickler(pickle.Unpickler):
 
     def _encode(self, text: str = "", encoding: str = "latin1") -> bytes:
         """How protocols before 3 write bytes."""
-        if encoding != "latin1":
-            raise DataError(f"bytes must be written in latin1, got {encoding!r}")
-        return _bytes(text)
+        _check_encoding(encoding)
+        return self._counted(_bytes(text))
 
     def _bytearray(self, content: Any = b"", encoding: str = "latin-1") -> bytearray:
-        if encoding != "latin-1":
-            raise DataError(f"bytes must be written in latin1, got {encoding!r}")
-        return bytearray(_bytes(content))
+        _check_encoding(encoding)
+        return self._counted(bytearray(_bytes(content)))
 
     def _set(self, items: Any = ()) -> set[Any]:
-        return set(items)
+        return self._counted(set(_as_keys(items)))
 
     def _frozenset(self, items: Any = ()) -> frozenset[Any]:
-        return frozenset(items)
+        return self._counted(frozenset(_as_keys(items)))
+
+    def _ordered(self, pairs: Any = ()) -> OrderedDict[Any, Any]:
+        """Empty, or from the list of pairs that Python 2 wrote."""
+        keys = _as_keys([key for key, _ in pairs])
+        values = [value for _, value in pairs]
+        return self._counted(OrderedDict(zip(keys, values, strict=True)))
 
     def _complex(self, real: float, imaginary: float) -> complex:
         return complex(real, imaginary)
 
 
 def _text(value: object) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    """Text of Python 2 or 3, and of nothing else: what `str` makes of a few tuples can be huge."""
+    if not isinstance(value, str | bytes):
+        raise DataError(f"a name must be text, got a {type(value).__name__}")
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
+def _check_encoding(encoding: object) -> None:
+    if encoding not in ("latin1", "latin-1"):
+        raise DataError(f"bytes must be written in latin1, got {_text(encoding)[:SHOWN]!r}")
+
+
+def _as_keys(items: Iterable[Any]) -> list[Any]:
+    """The items, if their hash takes no walk through others: that of nested tuples never ends."""
+    found = list(items)
+    wrong = [type(item).__name__ for item in found if not isinstance(item, _KEY_TYPES)]
+    if wrong:
+        raise DataError(f"keys must be text, bytes or numbers, got a {wrong[0].strip('_')}")
+    return found
 
 
 def _bytes(content: Any) -> bytes:
@@ -226,8 +279,9 @@ class _Resolver:
 
     def _resolve(self, value: Any) -> Any:
         if isinstance(value, dict):
-            pairs = ((self.plain(key), self.plain(item)) for key, item in value.items())
-            return type(value)(pairs)
+            return type(value)(zip(_as_keys(value), map(self.plain, value.values()), strict=True))
+        if isinstance(value, set | frozenset):
+            return type(value)(_as_keys(value))
         if not isinstance(value, _Array):
             return type(value)(self.plain(item) for item in value)
         if value.objects is not None:

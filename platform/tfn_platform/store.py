@@ -1,5 +1,6 @@
 """Where every table, checkpoint and report lies: one storage root, local or in an object store."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -13,6 +14,11 @@ import pyarrow.fs
 from tfn_platform.errors import ResourceError
 
 DONE_FILE = "done.json"
+
+
+def bytes_hash(data: bytes) -> str:
+    """A hash of a file's content."""
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

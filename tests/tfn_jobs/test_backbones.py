@@ -7,11 +7,11 @@ import torch
 
 from tfn_jobs.backbones import (
     ARCHITECTURES,
-    build_architecture,
+    CONFIG_FILE,
     build_network,
     clip_problem,
     effective_config,
-    feature_dim,
+    network_differences,
     pick_architecture,
     read_network_config,
     write_network_config,
@@ -26,22 +26,23 @@ def test_our_own_and_those_of_torchvision_are_there() -> None:
     assert ARCHITECTURES.keys() > BACKBONES.keys()
     assert {"r3d_18", "s3d", "mvit_v2_s", "swin3d_b"} < ARCHITECTURES.keys()
     assert pick_architecture("slowfast_r101") is SLOWFAST_R101
-    assert (feature_dim("slowfast_r101"), feature_dim("r3d_18")) == (2304, 512)
+    assert pick_architecture("r3d_18").feature_dim == 512
 
 
 def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
     with pytest.raises(ValueError, match="got 'resnet'") as error:
-        build_architecture("resnet")
+        pick_architecture("resnet")
     assert all(name in str(error.value) for name in ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_each_can_be_built_for_any_classes(name: str) -> None:
     with torch.device("meta"):
-        published, ours = build_architecture(name), build_architecture(name, 7)
+        config = ARCHITECTURES[name]
+        published, ours = build_network(config), build_network(replace(config, num_classes=7))
     assert (published.projection.out_features, ours.projection.out_features) == (400, 7)
     assert published.config == ARCHITECTURES[name]
-    assert ours.feature_dim == feature_dim(name)
+    assert ours.feature_dim == config.feature_dim
 
 
 @pytest.mark.parametrize("name", ["slowfast_tiny", "r3d_18"])
@@ -49,12 +50,13 @@ def test_the_same_seed_gives_the_same_weights(name: str) -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(3)
-        weights.append(build_architecture(name, 4).state_dict())
+        config = replace(ARCHITECTURES[name], num_classes=4)
+        weights.append(build_network(config).state_dict())
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
 
 
 def test_convolutions_are_laid_out_as_the_clips_are() -> None:
-    model = build_architecture("mc3_18")
+    model = build_network(ARCHITECTURES["mc3_18"])
     weight = model.get_parameter("network.layer1.0.conv1.0.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last_3d)
 
@@ -76,6 +78,21 @@ def test_a_config_that_a_checkpoint_changed_is_read_back_as_it_was(store: Store)
     assert read == config and hash(read) == hash(config)
     with torch.device("meta"):
         assert build_network(read).config == config
+
+
+def test_what_tells_a_written_config_from_another(store: Store) -> None:
+    asked = ARCHITECTURES["i3d_r50"]
+    folder = Stage("finetune", {}).folder(store)
+    changed = replace(asked, num_classes=3, mean=(0.5, 0.5, 0.5), frame_stride=2)  # type: ignore[call-arg]
+    write_network_config(folder, changed)
+    written = store.read_json(folder.file(CONFIG_FILE))
+    assert network_differences(changed, written) == []
+    assert network_differences(asked, written) == [
+        "mean is (0.5, 0.5, 0.5), asked for is (0.45, 0.45, 0.45)",
+        "frame_stride is 2, asked for is 4",
+    ]
+    assert network_differences(SLOWFAST_R101, written) == ["it describes no SlowFast"]
+    assert network_differences(asked, {"std": [0, 0, 0]}) == ["it describes no I3dResNet"]
 
 
 def test_normalisation_is_the_specs_where_it_names_one() -> None:

@@ -5,18 +5,21 @@ whole runs in `tests/`.
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from tests.tfn_jobs.conftest import MakeSpec
 from tfn_jobs.backbones import read_network_config
 from tfn_jobs.finetune import FinetuneJob, _augmentation, _loss_function, finetune
+from tfn_jobs.pipeline import Pipeline
 from tfn_jobs.pipeline_spec import FinetuneSpec
 from tfn_jobs.training_clips import ClipBatch
 from tfn_models.backbones import build_backbone
 from tfn_models.backbones.augment import SLOWFAST_RECIPE, AugmentConfig
 from tfn_models.backbones.slowfast import SLOWFAST_TINY
 from tfn_platform.checkpoint import load_torch, weights_hash
+from tfn_platform.errors import DataError
 from tfn_platform.store import Store
 
 
@@ -34,6 +37,39 @@ def test_a_checkpoint_as_it_is(tmp_path: Path, store: Store, make_spec: MakeSpec
     assert all(torch.equal(made[name], tensor) for name, tensor in published.items())
     assert figures == {"weights_hash": weights_hash(published)}
     assert read_network_config(folder, "slowfast_tiny") == config
+
+
+def test_a_projection_that_a_checkpoint_lacks_is_the_seeds(
+    tmp_path: Path, store: Store, make_spec: MakeSpec
+) -> None:
+    """It was drawn from wherever torch's generator stood: one stage, two different weights."""
+    state = build_backbone(SLOWFAST_TINY).state_dict()
+    path = tmp_path / "features.pth"
+    torch.save({k: v for k, v in state.items() if not k.startswith("projection.")}, path)
+    backbone = {"architecture": "slowfast_tiny", "checkpoint": str(path), "finetune": None}
+    hashes = []
+    for attempt, seed in enumerate((0, 0, 1)):
+        folder = store.stage("finetune", f"key{attempt}")
+        spec = make_spec(backbone=backbone, seed=seed)
+        job = FinetuneJob(spec, store.stage("prepare", "key"), folder)
+        hashes.append(finetune(job, on_epoch=lambda report: None)["weights_hash"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_checkpoint_that_has_changed_since_the_plan(
+    tmp_path: Path, store: Store, make_spec: MakeSpec
+) -> None:
+    path = tmp_path / "published.pth"
+    torch.save(build_backbone(SLOWFAST_TINY).state_dict(), path)
+    backbone = {"architecture": "slowfast_tiny", "checkpoint": str(path), "finetune": None}
+    pipeline = Pipeline.open(make_spec(backbone=backbone), store)
+    folder, planned = store.stage("finetune", "key"), pipeline.stages.checkpoint_hash
+    job = FinetuneJob(pipeline.spec, store.stage("prepare", "key"), folder, planned)
+    finetune(job, on_epoch=lambda report: None)
+    torch.save(build_backbone(SLOWFAST_TINY).state_dict(), path)
+    for use in (lambda: finetune(job, on_epoch=lambda report: None), pipeline.plan):
+        with pytest.raises(DataError, match=rf"has changed since .* \({planned}, now"):
+            use()
 
 
 def test_frames_are_normalised_as_the_network_is_fed_later() -> None:

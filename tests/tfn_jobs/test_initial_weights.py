@@ -12,15 +12,19 @@ from torch import Tensor
 
 from tests.tfn_jobs.conftest import MakeSpec
 from tests.tfn_models.backbones.checkpoints.name_rules import RULES, Network, named_shapes
+from tfn_jobs.backbones import ARCHITECTURES, CONFIG_FILE, write_network_config
 from tfn_jobs.initial_weights import initial_backbone, read_initial_weights
 from tfn_jobs.pipeline import Pipeline
 from tfn_jobs.pipeline_spec import BackboneSpec
 from tfn_models.backbones import build_backbone
 from tfn_models.backbones.slowfast import SLOWFAST_TINY
+from tfn_platform.checkpoint import save_torch
 from tfn_platform.errors import DataError
 from tfn_platform.store import Store
 
 TINY = replace(SLOWFAST_TINY, num_classes=11)
+# What PySlowFast and its kin would have trained, whose slow frames are others.
+SPREAD = replace(TINY, slow_sampling="linspace")
 # Names depend on the depths alone.
 NAMES = Network(depths=TINY.depths)
 
@@ -61,6 +65,12 @@ def spec_with(checkpoint: Path | None, architecture: str = "slowfast_tiny") -> B
     return BackboneSpec(architecture=architecture, checkpoint=path)
 
 
+@pytest.fixture
+def spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture with the slow frames of PySlowFast, as small as ours."""
+    monkeypatch.setitem(ARCHITECTURES, "slowfast_tiny", replace(SPREAD, num_classes=400))
+
+
 def assert_tiny(found: dict[str, Tensor], *, with_projection: bool = True) -> None:
     for name, tensor in tiny_state().items():
         if with_projection or not name.startswith("projection."):
@@ -68,20 +78,32 @@ def assert_tiny(found: dict[str, Tensor], *, with_projection: bool = True) -> No
 
 
 @pytest.mark.parametrize("scheme", RULES)
-def test_each_programs_file(tmp_path: Path, scheme: str, capsys: Any) -> None:
+def test_each_programs_file(
+    tmp_path: Path, scheme: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All weights with the file's classes, or as many; silently, as nothing is left out."""
+    expected = TINY if scheme in ("own", "mmaction2") else SPREAD
+    monkeypatch.setitem(ARCHITECTURES, "slowfast_tiny", replace(expected, num_classes=400))
     path = file_of(tmp_path, scheme)
     for num_classes in (None, 11):
         model = initial_backbone(spec_with(path), num_classes=num_classes)
-        assert model.config == TINY
+        assert model.config == expected
         assert_tiny(model.state_dict())
     assert capsys.readouterr().out == ""
 
 
+def test_other_slow_frames_are_another_network(tmp_path: Path) -> None:
+    """A file's tensors do not show them, but whose names they have does."""
+    for scheme in ("pytorchvideo", "pyslowfast", "caffe2"):
+        with pytest.raises(DataError, match="slow_sampling is linspace, asked for is stride"):
+            read_initial_weights(spec_with(file_of(tmp_path, scheme)))
+
+
+@pytest.mark.usefixtures("spread")
 def test_other_classes_get_a_new_projection_and_are_told(tmp_path: Path, capsys: Any) -> None:
     path = file_of(tmp_path, "pyslowfast")
     model = initial_backbone(spec_with(path), num_classes=7)
-    assert model.config == replace(TINY, num_classes=7)
+    assert model.config == replace(SPREAD, num_classes=7)
     assert model.projection.weight.shape == (7, model.feature_dim)
     assert_tiny(model.state_dict(), with_projection=False)
     said = capsys.readouterr().out
@@ -121,6 +143,7 @@ def test_without_a_checkpoint_the_seed_decides() -> None:
     assert initial_backbone(spec_with(None), num_classes=None).config == SLOWFAST_TINY
 
 
+@pytest.mark.usefixtures("spread")
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
@@ -131,7 +154,7 @@ def test_without_a_checkpoint_the_seed_decides() -> None:
 def test_another_architecture(tmp_path: Path, architecture: str, message: str) -> None:
     path = file_of(tmp_path, "pytorchvideo")
     with pytest.raises(DataError) as caught:
-        read_initial_weights(architecture, str(path))
+        read_initial_weights(spec_with(path, architecture))
     text = str(caught.value)
     assert text.startswith(f"{path}: the network of these weights, in pytorchvideo's names, is not")
     assert text.endswith("What would fit: architecture: slowfast_tiny")
@@ -153,11 +176,44 @@ def test_a_plan_reads_the_checkpoint_that_is_to_be_used(
     assert Pipeline.open(make_spec(backbone=fitting), store).plan()
 
 
+def test_our_own_weights_beside_their_config(tmp_path: Path, store: Store) -> None:
+    """Other means than the weights were fine-tuned with once went unseen into the features."""
+    folder = store.stage("finetune", "key")
+    path = tmp_path / "root" / folder.weights
+    save_torch(store, folder.weights, tiny_state())
+    trained = replace(TINY, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    write_network_config(folder, trained)
+    spec = BackboneSpec(checkpoint=str(path), architecture="slowfast_tiny", mean=0.5, std=0.25)
+    assert_tiny(initial_backbone(spec, num_classes=None).state_dict())
+    with pytest.raises(DataError) as caught:
+        read_initial_weights(spec_with(path))
+    expected = (
+        f"{path}: by the backbone.json beside them, these weights were made for another network "
+        "than the spec asks for: mean is (0.5, 0.5, 0.5), asked for is (0.45, 0.45, 0.45); "
+        "std is (0.25, 0.25, 0.25), asked for is (0.225, 0.225, 0.225). Change the spec"
+    )
+    assert str(caught.value).startswith(expected)
+    write_network_config(folder, replace(TINY, slow_sampling="linspace"))
+    with pytest.raises(DataError, match="slow_sampling is linspace, asked for is stride"):
+        read_initial_weights(spec_with(path))
+    store.write_json(folder.file(CONFIG_FILE), 5)
+    with pytest.raises(DataError, match="it describes no SlowFast"):
+        read_initial_weights(spec_with(path))
+    store.delete_file(folder.file(CONFIG_FILE))
+    assert_tiny(dict(read_initial_weights(spec_with(path)).state))
+
+
+def test_another_programs_weights_beside_a_config_of_ours(tmp_path: Path) -> None:
+    """It is not theirs."""
+    (tmp_path / CONFIG_FILE).write_text('{"mean": [0, 0, 0]}')
+    assert_tiny(dict(read_initial_weights(spec_with(file_of(tmp_path, "mmaction2"))).state))
+
+
 def test_a_network_that_no_architecture_has(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save(build_backbone(replace(TINY, depths=(1, 2, 1, 1))).state_dict(), path)
     with pytest.raises(DataError, match="What would fit: no architecture of ours"):
-        read_initial_weights("slowfast_tiny", str(path))
+        read_initial_weights(spec_with(path))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +265,14 @@ def test_torchvisions_file(tmp_path: Path, capsys: Any) -> None:
     torch.save(model.state_dict(), path)
     again = initial_backbone(spec, num_classes=None)
     assert torch.equal(again.projection.weight, model.projection.weight)
+    wrapped = {f"module.{name}": tensor for name, tensor in theirs.state_dict().items()}
+    torch.save(wrapped, path)
+    assert initial_backbone(spec, num_classes=None).projection.out_features == 6
     state = theirs.state_dict()
+    for shape in ((6, 512, 1), (6, 512, 1, 1, 2), (6,)):
+        torch.save({**state, "fc.weight": torch.ones(shape)}, path)
+        with pytest.raises(DataError, match=r"not r3d_18's: projection\.weight is \["):
+            initial_backbone(spec, num_classes=None)
     del state["fc.weight"], state["fc.bias"]
     torch.save(state, path)
     assert initial_backbone(spec, num_classes=None).projection.out_features == 400

@@ -87,7 +87,7 @@ BAD: list[tuple[Change, str]] = [
         "refiners[0].name: string should match pattern",
     ),
     (
-        set_in("backbone", "finetune", value={"random_crop": {"size": 300}}),
+        set_in("backbone", "finetune", value={"random_crop": {"short_side_low": 32, "size": 300}}),
         "backbone.finetune.random_crop: a random crop needs 1 <= size <= short_side_low",
     ),
     (

@@ -17,7 +17,7 @@ from tfn_jobs.pipeline import Pipeline
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_jobs.report import REPORT_FILE
 from tfn_jobs.run import run_and_publish, say_results, say_status
-from tfn_platform.errors import StageError
+from tfn_platform.errors import DataError, StageError
 from tfn_platform.store import Store
 from tfn_platform.tracking import default_tracking_uri
 
@@ -180,3 +180,16 @@ def test_status_says_what_is_made(
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if "│" in line}
     assert "made" in lines["prepare"] and "videos 12" in lines["prepare"]
     assert "to run" in lines["fuse"] and "never made" in lines["fuse"]
+
+
+def test_status_reads_no_checkpoint(
+    store: Store, make_spec: MakeSpec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It once loaded all its weights; and said nothing where they did not fit."""
+    (tmp_path / "weights.pth").write_bytes(b"no checkpoint at all")
+    backbone = {"architecture": "slowfast_tiny", "checkpoint": str(tmp_path / "weights.pth")}
+    pipeline = Pipeline.open(make_spec(backbone=backbone), store)
+    say_status(pipeline)
+    assert "to run" in capsys.readouterr().out
+    with pytest.raises(DataError, match="not a readable pickle"):
+        pipeline.plan()

@@ -4,13 +4,7 @@ from typing import Any
 
 import pytest
 
-from tfn_jobs.pipeline_spec import BackboneSpec, ClipsSpec, PipelineSpec, RandomCropSpec
-from tfn_jobs.spec_consistency import (
-    DEFAULT_ARCHITECTURE,
-    DEFAULT_CROP,
-    DEFAULT_FRAMES,
-    DEFAULT_SHORT_SIDE,
-)
+from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_platform.errors import SpecError
 from tfn_platform.spec import parse_spec
 
@@ -43,7 +37,12 @@ def problems_of(data: dict[str, Any]) -> list[str]:
             {"short_side": 224},
             {"architecture": "mvit_v2_s"},
             "clips: clips must be exactly 224 pixels high and wide for mvit_v2_s, got 224 and 398 "
-            "(`crop: center` makes frames square)",
+            "(`crop: center` would do)",
+        ),
+        (
+            {"short_side": 224, "frames_per_clip": 16},
+            {"architecture": "mvit_v2_s"},
+            "clips: clips must hold exactly 32 frames for mvit_v2_s, got 16",
         ),
         (
             {"short_side": 224, "frames_per_clip": 16, "crop": "center"},
@@ -52,8 +51,17 @@ def problems_of(data: dict[str, Any]) -> list[str]:
         ),
         (
             {"short_side": 224, "crop": "center"},
-            {"architecture": "mvit_v2_s", "finetune": {"random_crop": {"size": 200}}},
+            {
+                "architecture": "mvit_v2_s",
+                "finetune": {"random_crop": {"size": 200, "short_side_low": 224}},
+            },
             "backbone.finetune.random_crop.size: clips must be exactly 224 pixels",
+        ),
+        (
+            {"short_side": 240},
+            {"architecture": "slowfast_tiny", "finetune": {"random_crop": {}}},
+            "backbone.finetune.random_crop.short_side_low: must be at most the 240 of "
+            "clips.short_side, got 256: training would see nothing but enlarged frames",
         ),
     ],
 )
@@ -63,6 +71,8 @@ def test_clips_that_the_backbone_cannot_read_are_told_before_any_work(
     spec_data |= {"clips": clips, "backbone": backbone}
     (problem,) = problems_of(spec_data)
     assert problem.startswith(expected), problem
+    # What would not help is not advised.
+    assert ("crop: center" in problem) == ("crop: center" in expected)
     # And also next to a field that is wrong by itself.
     spec_data["seed"] = -1
     assert any(problem.startswith(expected) for problem in problems_of(spec_data))
@@ -72,16 +82,24 @@ def test_clips_that_the_backbone_can_read_are_accepted(spec_data: dict[str, Any]
     for clips, backbone in (
         ({"short_side": 224, "crop": "center"}, {"architecture": "mvit_v2_s"}),
         ({}, {"architecture": "i3d_r50"}),
+        ({}, {"architecture": "i3d_r50", "finetune": {"random_crop": None}}),
+        ({"short_side": 224}, {"finetune": {"random_crop": {"short_side_low": 224}}}),
         ({"frames_per_clip": 31}, {"architecture": "swin3d_t", "finetune": {"random_crop": {}}}),
     ):
         spec_data |= {"clips": clips, "backbone": backbone}
         parse_spec(PipelineSpec, spec_data, source="")
 
 
-def test_what_is_assumed_of_a_spec_that_is_silent() -> None:
-    """The check of the clips looks at the YAML, where a default is not written."""
-    assert BackboneSpec().architecture == DEFAULT_ARCHITECTURE
-    clips = ClipsSpec()
-    assert (clips.frames_per_clip, clips.short_side) == (DEFAULT_FRAMES, DEFAULT_SHORT_SIDE)
-    assert clips.crop == "none"
-    assert RandomCropSpec().size == DEFAULT_CROP
+def test_what_is_assumed_of_a_spec_that_is_silent(spec_data: dict[str, Any]) -> None:
+    """Next to a wrong field the check looks at the YAML, where a default is not written."""
+    spec_data |= {"clips": {}, "backbone": {"finetune": {"random_crop": {}}}, "seed": -1}
+    assert len(problems_of(spec_data)) == 1
+    spec_data["backbone"] = {"architecture": "mvit_v2_s"}
+    assert any(
+        "224 pixels" in problem and "256 and 455" in problem for problem in problems_of(spec_data)
+    )
+    spec_data["clips"] = {"frames_per_clip": 6}
+    del spec_data["backbone"]
+    assert any("frame_ratio=4" in problem for problem in problems_of(spec_data))
+    spec_data |= {"clips": {"short_side": 255}, "backbone": {"finetune": {"random_crop": {}}}}
+    assert any("255 of clips.short_side, got 256" in problem for problem in problems_of(spec_data))

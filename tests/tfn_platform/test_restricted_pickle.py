@@ -1,5 +1,6 @@
 """Arrays come back as they were, and nothing else in a pickle does anything at all."""
 
+import codecs
 import io
 import os
 import pickle
@@ -180,6 +181,9 @@ def array_state(shape: Any, content: Any, code: str = "f4") -> bytes:
         (array_state((3,), [1], "O"), "must hold 3, got 1"),
         (array_state((1,), b"12345678", "f4,i4"), "dtype 'V8' are not read"),
         (array_state((1,), b"12345678", "M8[s]"), "dtype 'M8' are not read"),
+        (array_state((10**5000, 0), b""), "must hold sizes of 0 to"),
+        (array_state((0,) * 40, b""), "at most 32 sizes"),
+        (array_state((1,), "\u2713"), "not a readable pickle: UnicodeEncodeError"),
         (pickle.dumps(Malicious(bytes, 10**12), 4), "must be bytes, got a int"),
         (pickle.dumps(Malicious(bytearray, 10**12), 4), "must be bytes, got a int"),
         (pickle.dumps(np.arange(3))[:-20], "not a readable pickle"),
@@ -195,18 +199,85 @@ def test_damaged_and_forged_arrays(data: bytes, message: str) -> None:
 def test_bytes_that_many_arrays_name() -> None:
     """One content of a kilobyte, a hundred arrays: each is a copy."""
     array = np.zeros(1024, np.uint8)
-    content = array.tobytes()
-
-    class Again:
-        def __reduce__(self) -> Any:
-            make, arguments, _ = array.__reduce__()
-            return make, arguments, (1, (1024,), array.dtype, False, content)
-
-    data = pickle.dumps([Again() for _ in range(100)])
+    make, arguments, _ = array.__reduce__()
+    state = (1, (1024,), array.dtype, False, array.tobytes())
+    data = pickle.dumps([Made((make, arguments, state)) for _ in range(100)])
     assert len(data) < 20_000
     with pytest.raises(DataError, match="more bytes than may be read"):
         loaded(data, max_array_bytes=50 * 1024)
     assert len(loaded(data, max_array_bytes=100 * 1024)) == 100
+
+
+class Made:
+    """Whatever a pickle may say that it was made by."""
+
+    def __init__(self, reduced: tuple[Any, ...]) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+REPEATED = {
+    "objects": (np.empty(0, object).__reduce__()[0], np.empty(0, object).__reduce__()[1]),
+    "bytearray": (bytearray, (b"x" * 2000,)),
+    "bytes": (codecs.encode, ("x" * 2000, "latin1")),
+    "set": (set, (list(range(200)),)),
+    "frozenset": (frozenset, (list(range(200)),)),
+    "dictionary": (OrderedDict, ([(number, 0) for number in range(200)],)),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_whatever_is_made_again_and_again_is_counted(name: str) -> None:
+    """Only numbers of arrays were: 200 bytes of a file could make a set of megabytes each."""
+    call = REPEATED[name]
+    state = ((1, (200,), np.dtype(object), False, [None] * 200),) if name == "objects" else ()
+    data = pickle.dumps([Made((*call, *state)) for _ in range(100)], 4)
+    assert len(data) < 10_000
+    with pytest.raises(DataError, match="more bytes than may be read"):
+        loaded(data, max_array_bytes=100_000)
+    assert len(loaded(data, max_array_bytes=10_000_000)) == 100
+
+
+def doubled(levels: int) -> Any:
+    value: Any = ("bomb",)
+    for _ in range(levels):
+        value = (value, value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dtype", "order", "encoding", "subclass", "shape", "byte order", "set", "ordered", "text"],
+)
+def test_a_small_file_makes_a_small_message(name: str) -> None:
+    """61 bytes of tuples in tuples once made a message of 6 MB; 40 levels would never end."""
+    bomb = doubled(40)
+    make, arguments, state = np.zeros(1).__reduce__()
+    dtype_call, dtype_arguments, _ = np.dtype("f4").__reduce__()
+    from_buffer = np.zeros(1).__reduce_ex__(5)[0]
+    calls: dict[str, tuple[Any, ...]] = {
+        "dtype": (np.dtype, (bomb,)),
+        "order": (from_buffer, (b"1234", np.dtype("f4"), (1,), bomb)),
+        "encoding": (codecs.encode, ("x", bomb)),
+        "subclass": (make, (bomb, (0,), b"b")),
+        "shape": (make, arguments, (1, (bomb,), np.dtype("f4"), False, b"")),
+        "byte order": (dtype_call, dtype_arguments, (3, bomb, None, None, None, -1, -1, 0)),
+        "set": (set, ([bomb],)),
+        "ordered": (OrderedDict, ([(bomb, 1)],)),
+        "text": (np.dtype, ("f4" * 10_000,)),
+    }
+    with pytest.raises(DataError) as caught:
+        loaded(pickle.dumps(Made(calls[name]), 4))
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("key", [(1, 2), (), np.dtype("f4"), frozenset({1}), None])
+def test_keys_are_text_or_numbers(key: Any) -> None:
+    for value in ({key: 1}, OrderedDict([(key, 1)])):
+        with pytest.raises(DataError, match="keys must be text, bytes or numbers, got a"):
+            loaded(pickle.dumps(value))
 
 
 def test_a_list_in_itself() -> None:

@@ -17,6 +17,7 @@ from tfn_models.backbones.slowfast import (
     SLOWFAST_R50_MMACTION2,
     SLOWFAST_R101,
     SLOWFAST_R101_50_50,
+    SLOWFAST_R101_MMACTION2,
     SLOWFAST_TINY,
     SlowFastConfig,
     build_slowfast,
@@ -25,6 +26,7 @@ from tfn_models.backbones.slowfast import (
 BACKBONES: dict[str, BackboneConfig] = {
     "slowfast_r101": SLOWFAST_R101,
     "slowfast_r101_50_50": SLOWFAST_R101_50_50,
+    "slowfast_r101_mmaction2": SLOWFAST_R101_MMACTION2,
     "slowfast_r50": SLOWFAST_R50,
     "slowfast_r50_mmaction2": SLOWFAST_R50_MMACTION2,
     "slowfast_tiny": SLOWFAST_TINY,
@@ -32,17 +34,6 @@ BACKBONES: dict[str, BackboneConfig] = {
     "i3d_r50_mmaction2": I3D_R50_MMACTION2,
     "i3d_inception": I3D_INCEPTION,
 }
-
-
-def pick_backbone(name: str) -> BackboneConfig:
-    """Look up a backbone's configuration by its name in a job spec.
-
-    Raises:
-        ValueError: there is no such backbone; the message lists those that exist.
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"backbone must be one of {', '.join(BACKBONES)}, got {name!r}")
-    return BACKBONES[name]
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:

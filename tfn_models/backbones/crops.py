@@ -3,6 +3,8 @@
 As in the SlowFast paper (Feichtenhofer et al., ICCV 2019, section 4, "Training" and "Inference")
 and PySlowFast: to train, a clip's shorter side is resized to a random length and a square is cut
 out anywhere; to test, it is 256 pixels long and one or three squares are cut along the longer one.
+Fine-tuning draws the former; the latter, `spread_crops`, no job uses: extraction looks at the whole
+frame or its central square.
 
 Shapes: B clips, L frames, H W pixels.
 """

@@ -78,7 +78,10 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Map clips [B, 3, L, H, W] to logits [B, K]."""
-        logits: Tensor = self.projection(self.dropout(self.forward_features(clips)))
+        # Features of a network in half precision are fp32, see `global_mean`; a linear layer reads
+        # what it is made of.
+        features = self.forward_features(clips).to(self.projection.weight.dtype)
+        logits: Tensor = self.projection(self.dropout(features))
         return logits
 
     def check_clips(self, clips: Tensor) -> None:

@@ -7,7 +7,7 @@ the same features.
 Shapes: B clips, L frames of the fast pathway, C channels, H W pixels, F features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -44,13 +44,14 @@ class SlowFastConfig(BackboneConfig):
     """Channels of a lateral connection for one channel of the fast pathway."""
     fusion_kernel_frames: int = 7
     """Length in fast frames of the lateral convolution, odd: 7 in the published R50 8x8, 5 in the
-    published R101s."""
+    R101s of PySlowFast and pytorchvideo."""
     fusion_norm: bool = True
     """Whether a batch normalisation follows the lateral convolution."""
     fusion_relu: bool = True
     """Whether a ReLU ends a lateral connection; in mmaction2 only where there is a norm."""
-    slow_sampling: Literal["stride", "linspace"] = "stride"
-    """Slow frames: every `frame_ratio`-th from the first, or evenly spread from first to last."""
+    slow_sampling: Literal["stride", "linspace"] = "linspace"
+    """Slow frames: every `frame_ratio`-th from the first, as in mmaction2, or evenly spread from
+    first to last, as PySlowFast and pytorchvideo trained their published weights."""
 
     def __post_init__(self) -> None:
         """Refuse settings that no network can be built from."""
@@ -100,8 +101,13 @@ SLOWFAST_R101_50_50 = SlowFastConfig(
     depths=(3, 4, 23, 3), temporal_depths=(3, 4, 6, 3), fusion_kernel_frames=5
 )
 SLOWFAST_R50_MMACTION2 = SlowFastConfig(
-    fusion_norm=False, fusion_relu=False, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    fusion_norm=False,
+    fusion_relu=False,
+    slow_sampling="stride",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
 )
+SLOWFAST_R101_MMACTION2 = replace(SLOWFAST_R50_MMACTION2, depths=(3, 4, 23, 3))
 SLOWFAST_TINY = SlowFastConfig(
     depths=(1, 1, 1, 1),
     slow_channels=16,
@@ -109,6 +115,7 @@ SLOWFAST_TINY = SlowFastConfig(
     expansion=2,
     stem_kernel_pixels=5,
     fusion_kernel_frames=5,
+    slow_sampling="stride",
     dropout=0.2,
 )
 

@@ -14,9 +14,7 @@ from tfn_models.backbones import (
     I3dInceptionConfig,
     I3dResNetConfig,
     build_backbone,
-    pick_backbone,
 )
-from tfn_models.backbones.slowfast import SLOWFAST_R101
 
 SMALL: dict[str, BackboneConfig] = {
     "slowfast": replace(SLOWFAST_TINY, num_classes=5),
@@ -27,6 +25,7 @@ SMALL: dict[str, BackboneConfig] = {
 FEATURE_DIMS = {
     "slowfast_r101": 2304,
     "slowfast_r101_50_50": 2304,
+    "slowfast_r101_mmaction2": 2304,
     "slowfast_r50": 2304,
     "slowfast_r50_mmaction2": 2304,
     "slowfast_tiny": 384,
@@ -49,16 +48,6 @@ def build(name: str) -> Backbone:
 def clips_of(num_clips: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(num_clips, 3, 16, 32, 32, generator=generator)
-
-
-def test_a_backbone_is_picked_by_name() -> None:
-    assert pick_backbone("slowfast_r101") is SLOWFAST_R101
-
-
-def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(ValueError, match="got 'resnet'") as error:
-        pick_backbone("resnet")
-    assert all(name in str(error.value) for name in BACKBONES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +114,21 @@ def test_bf16_gives_nearly_the_same_features(name: str) -> None:
     assert rounded.dtype == torch.float32
     error = (rounded - exact).abs().max() / exact.abs().max()
     assert 0 < float(error) < 0.03
+
+
+@pytest.mark.parametrize("name", SMALL)
+@torch.inference_mode()
+def test_a_network_cast_to_bf16_makes_logits(name: str) -> None:
+    """Its features are fp32, which its projection of bf16 once refused to read."""
+    exact = build(name)(clips_of(2))
+    model = build(name).bfloat16()
+    logits = model(clips_of(2).bfloat16())
+    assert (model.forward_features(clips_of(2).bfloat16()).dtype, logits.dtype) == (
+        torch.float32,
+        torch.bfloat16,
+    )
+    error = (logits.float() - exact).abs().max() / exact.abs().max()
+    assert 0 < float(error) < 0.05
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -8,7 +8,7 @@ optimiser remembers (`_momentum`, `lr`, `model_iter`), which is passed over.
 
 import re
 
-from tfn_models.backbones.checkpoints.naming import NamingScheme
+from tfn_models.backbones.checkpoints.naming import NamingScheme, settle_pyslowfast
 
 _PATHWAYS = {None: "slow", "t_": "fast"}
 _BLOCK_PARTS = {
@@ -53,4 +53,5 @@ CAFFE2 = NamingScheme(
     translate=_translate,
     head_prefixes=("pred_",),
     bookkeeping=re.compile(r".+_momentum|lr|model_iter"),
+    settle=settle_pyslowfast,
 )

@@ -2,7 +2,7 @@
 
 What no tensor shows stays as the given configuration has it: how frames are chosen and strided
 (`slow_sampling`, `frame_ratio`, `frame_stride`, `stem_stride_frames`, `pooled_frames`), dropout,
-and the normalisation of the input.
+and the normalisation of the input. A naming scheme then settles what its program has fixed.
 """
 
 import re

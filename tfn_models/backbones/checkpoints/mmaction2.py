@@ -3,8 +3,9 @@
 Seen: the modules' code of its releases 0.x and 1.x and its published configurations. Not seen: any
 file. So the tests know what follows from that code, and no published weight was tried.
 
-Three things no tensor shows:
+Four things no tensor shows:
 
+- the slow pathway reads every `frame_ratio`-th frame from the first;
 - the head reads the fast pathway's features before the slow one's, ours the other way round;
 - a lateral connection ends in a ReLU only where it has a norm, which the published ones have not;
 - the I3D strides over time by 2 in its stem and by 2 again in the pooling behind, and halves the
@@ -56,7 +57,7 @@ def _translate(name: str) -> str | None:
 
 def _settle(config: BackboneConfig) -> BackboneConfig:
     if isinstance(config, SlowFastConfig):
-        return replace(config, fusion_relu=config.fusion_norm)
+        return replace(config, slow_sampling="stride", fusion_relu=config.fusion_norm)
     if isinstance(config, I3dResNetConfig):
         convolves_time = config.stem_kernel_frames > 1
         return replace(

@@ -7,7 +7,7 @@ backbone: no such file is read, as without them its features would be others.
 
 import re
 
-from tfn_models.backbones.checkpoints.naming import NORM_TENSORS, NamingScheme
+from tfn_models.backbones.checkpoints.naming import NORM_TENSORS, NamingScheme, settle_pyslowfast
 
 _PATHWAYS = {"0": "slow", "1": "fast"}
 _BLOCK_PARTS = {
@@ -45,4 +45,9 @@ def _translate(name: str) -> str | None:
     return None
 
 
-PYSLOWFAST = NamingScheme(title="PySlowFast's", translate=_translate, head_prefixes=("head.",))
+PYSLOWFAST = NamingScheme(
+    title="PySlowFast's",
+    translate=_translate,
+    head_prefixes=("head.",),
+    settle=settle_pyslowfast,
+)

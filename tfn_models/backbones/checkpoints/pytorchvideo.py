@@ -6,7 +6,7 @@ held by the tests; so are features that pytorchvideo computed.
 
 import re
 
-from tfn_models.backbones.checkpoints.naming import NORM_TENSORS, NamingScheme
+from tfn_models.backbones.checkpoints.naming import NORM_TENSORS, NamingScheme, settle_pyslowfast
 
 _PATHWAYS = {None: "slow", "0": "slow", "1": "fast"}
 _BLOCK_PARTS = {
@@ -57,5 +57,8 @@ def _translate_block(
 
 
 PYTORCHVIDEO = NamingScheme(
-    title="pytorchvideo's", translate=_translate, head_prefixes=("blocks.6.",)
+    title="pytorchvideo's",
+    translate=_translate,
+    head_prefixes=("blocks.6.",),
+    settle=settle_pyslowfast,
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tfn_models.backbones import build_backbone
 from tfn_models.backbones.checkpoints import SCHEMES, pick_scheme
@@ -79,10 +79,7 @@ class NamedCheckpoint:
                 f"the checkpoint, in {SCHEMES[self.scheme].title} names, is not this network: "
                 f"{first_of(problems)}"
             )
-        own = model.state_dict()
-        for name, tensor in self.state.items():
-            if with_projection or name not in PROJECTION:
-                own[name].copy_(tensor)
+        copy_weights(model, self.state, with_projection=with_projection)
 
 
 def read_names(
@@ -99,7 +96,7 @@ def read_names(
             of the backbone that ours has not); two mean the same tensor; or the tensors are not
             exactly those of the network that they show.
     """
-    weights = _without_wrapper(weights)
+    weights = without_wrapper(weights)
     key = pick_scheme(weights)
     scheme = SCHEMES[key]
     state: dict[str, Tensor] = {}
@@ -140,6 +137,29 @@ def load_checkpoint(
     return checkpoint
 
 
+def copy_weights(
+    model: nn.Module, state: Mapping[str, Tensor], *, with_projection: bool = True
+) -> None:
+    """Copy tensors [...] by our names into `model`, which must have all of them, in these shapes.
+
+    Args:
+        model: changed in place.
+        state: from a checkpoint that was found to fit.
+        with_projection: False leaves the model's own projection.
+    """
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if with_projection or name not in PROJECTION:
+            own[name].copy_(tensor)
+
+
+def without_wrapper(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors [...] without the `module.` that torch's data parallelism puts before names."""
+    if weights and all(name.startswith("module.") for name in weights):
+        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return weights
+
+
 def _settled(
     key: str,
     state: dict[str, Tensor],
@@ -159,10 +179,3 @@ def _settled(
         fast_features = config.feature_dim // (config.channel_ratio + 1)
         state["projection.weight"] = state["projection.weight"].roll(-fast_features, dims=1)
     return NamedCheckpoint(key, config, state, their_names, left_out)
-
-
-def _without_wrapper(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Names without the `module.` that torch's data parallelism puts before them."""
-    if weights and all(name.startswith("module.") for name in weights):
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return weights

@@ -1,19 +1,20 @@
 """Each program's names by rule, written out as loops: what its network's modules are called.
 
-The rules are those of the key lists that the programs' files have; where these lie beside the
-repository, each scheme's test compares them name by name and shape by shape. mmaction2's rule
-follows its modules' code.
+The rules are those of the key lists in `tests/data/golden/checkpoint_keys.json.gz`: the names and
+shapes of ten networks of pytorchvideo, PySlowFast and caffe2 (without shapes), which each scheme's
+test compares one by one. mmaction2's rule follows its modules' code.
 """
 
+import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tests.tfn_models.backbones.golden import FOLDER
 from tfn_models.backbones.checkpoints import SCHEMES
 
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -241,7 +242,8 @@ def check_every_name(scheme: str, network: Network) -> None:
         assert known.bookkeeping.fullmatch(name) is None
 
 
-def published_shapes(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
-    """A published file's names and shapes, if the list of them lies beside the repository."""
-    entries = json.loads((folder / "golden" / "checkpoint_keys" / f"keys_{name}.json").read_text())
-    return {entry[0]: tuple(entry[1]) for entry in entries}
+def published_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of one of the ten lists; of caffe2's, which has no shapes, all ()."""
+    with gzip.open(FOLDER / "checkpoint_keys.json.gz") as file:
+        entries = json.load(file)[name]
+    return {key: tuple(shape or ()) for key, shape in entries}

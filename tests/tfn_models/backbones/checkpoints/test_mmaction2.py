@@ -12,18 +12,15 @@ from torch import Tensor
 
 from tests.tfn_models.backbones.checkpoints.name_rules import (
     I3D_R50,
-    SLOWFAST_R50,
     SLOWFAST_R101_50_50,
     SMALL,
     SMALL_I3D,
     Network,
     check_every_name,
     made_up,
-    named_shapes,
 )
-from tfn_models.backbones import BACKBONES, build_backbone
+from tfn_models.backbones import build_backbone
 from tfn_models.backbones.checkpoints import SCHEMES
-from tfn_models.backbones.checkpoints.inference import config_differences
 from tfn_models.backbones.checkpoints.reading import NamedCheckpoint, read_names
 from tfn_models.backbones.i3d_resnet import I3dResNetConfig
 from tfn_models.backbones.slowfast import SlowFastConfig
@@ -145,29 +142,6 @@ def test_resnets_give_the_same_logits(
     clips = made_up_clips()
     expected = Oracle(weights, strides=strides).resnet(clips)
     torch.testing.assert_close(our_logits(checkpoint, clips, frame_stride=1), expected)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "network"),
-    [
-        ("slowfast_r50_mmaction2", replace(SLOWFAST_R50, fusion_norm=False)),
-        ("i3d_r50_mmaction2", I3D_R50),
-    ],
-)
-def test_published_networks_are_architectures_of_ours(architecture: str, network: Network) -> None:
-    shapes = named_shapes("mmaction2", network)
-    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    asked = BACKBONES[architecture]
-    assert read_names(weights, unseen=asked).config == asked
-    others = [name for name, config in BACKBONES.items() if type(config) is type(asked)]
-    fitting = [
-        name
-        for name in others
-        if not config_differences(
-            BACKBONES[name], read_names(weights, unseen=BACKBONES[name]).config
-        )
-    ]
-    assert fitting == [architecture]
 
 
 def test_a_backbone_alone_has_no_prefix() -> None:

@@ -1,7 +1,5 @@
 """PySlowFast's names lead to ours; its detectors' Non-local blocks are refused."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -22,10 +20,10 @@ from tfn_models.backbones.checkpoints import SCHEMES
 from tfn_models.backbones.checkpoints.reading import read_names
 
 PUBLISHED = {
-    "pysf_SLOWFAST_8x8_R50.yaml": SLOWFAST_R50,
-    "pysf_SLOWFAST_8x8_R101_50_50.yaml": SLOWFAST_R101_50_50,
-    "pysf_SLOWFAST_8x8_R101_101_101.yaml": SLOWFAST_R101,
-    "pysf_I3D_8x8_R50.yaml": I3D_R50,
+    "pysf_SLOWFAST_8x8_R50": SLOWFAST_R50,
+    "pysf_SLOWFAST_8x8_R101_50_50": SLOWFAST_R101_50_50,
+    "pysf_SLOWFAST_8x8_R101_101_101": SLOWFAST_R101,
+    "pysf_I3D_8x8_R50": I3D_R50,
 }
 NON_LOCAL = ("conv_theta", "conv_phi", "conv_g", "conv_out", "bn")
 
@@ -36,9 +34,9 @@ def test_every_name(network: Network) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_rule_gives_the_published_names(shared_dir: Path, name: str) -> None:
+def test_the_rule_gives_the_published_names(name: str) -> None:
     expected = with_counters(named_shapes("pyslowfast", PUBLISHED[name]))
-    assert published_shapes(shared_dir, name) == expected
+    assert published_shapes(name) == expected
 
 
 def test_non_local_blocks_are_part_of_the_features() -> None:
@@ -52,8 +50,8 @@ def test_non_local_blocks_are_part_of_the_features() -> None:
         read_names(weights)
 
 
-def test_a_published_detector_is_refused(shared_dir: Path) -> None:
-    shapes = published_shapes(shared_dir, "pysf_AVA_R101_50_50")
+def test_a_published_detector_is_refused() -> None:
+    shapes = published_shapes("pysf_AVA_R101_50_50")
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     with pytest.raises(ValueError, match="36 tensors are no part .*nonlocal6"):
         read_names(weights)

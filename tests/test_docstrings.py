@@ -17,7 +17,7 @@ def public_functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 
 def model_files() -> list[str]:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     return sorted(path.relative_to(root).as_posix() for path in root.glob("tfn_models/**/*.py"))
 
 

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.tfn_models.refine.toy_videos import FULL
 from tfn_models.backbones import BACKBONES, build_backbone
-from tfn_models.backbones.augment import AugmentConfig, augment_frames
+from tfn_models.backbones.augment import SLOWFAST_RECIPE, AugmentConfig, augment_frames
+from tfn_models.backbones.crops import RandomCropConfig, draw_crops
 from tfn_models.backbones.frames import normalize_frames
 from tfn_models.bmn.model import BmnConfig, build_bmn
 from tfn_models.classifier.loss import classifier_loss
@@ -88,13 +89,19 @@ def test_classifier(
         assert loss.total.device == GPU
 
 
+@pytest.mark.parametrize("config", [AugmentConfig(), SLOWFAST_RECIPE], ids=["shifts", "crops"])
 @pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_backbones(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_backbones(monkeypatch: pytest.MonkeyPatch, name: str, config: AugmentConfig) -> None:
     with torch.device("meta"):
         model = build_backbone(BACKBONES[name])
+    # Where crops lie is read as numbers, which fake tensors have not.
+    crops = draw_crops(
+        1, height=64, width=64, config=RandomCropConfig(), generator=torch.Generator()
+    )
+    monkeypatch.setattr("tfn_models.backbones.augment.draw_crops", lambda *_, **__: crops)
     with fake_tensors(monkeypatch):
         frames = torch.empty(1, 32, 64, 64, 3, dtype=torch.uint8, device=GPU)
-        frames = augment_frames(frames, config=AugmentConfig(), generator=torch.Generator())
+        frames = augment_frames(frames, config=config, generator=torch.Generator())
         assert on_gpu(model)(normalize_frames(frames)).device == GPU
 
 
