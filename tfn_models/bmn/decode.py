@@ -93,11 +93,7 @@ def decode_batch(
     """
     _check_choices(maps, scoring, candidates, extent_seconds, video_seconds)
     start, end = maps.start.double(), maps.end.double()
-    is_start, is_end = torch.ones_like(start, dtype=torch.bool), torch.ones_like(end).bool()
-    if candidates == "peaks":
-        is_start, is_end = candidate_boundaries(start), candidate_boundaries(end)
-        is_start[:, 0] = True
-        is_end[:, -1] = True
+    is_start, is_end = _candidate_bins(start, end, candidates)
     if ends_one_bin_later:
         end, is_end = end.roll(-1, dims=1), is_end.roll(-1, dims=1)
         is_end[:, -1] = False
@@ -118,14 +114,18 @@ def decode_batch(
     segments = torch.stack([bounds.take(row + first), bounds.take(row + last + 1)], dim=1)
     remaining = (segments[:, 1] > segments[:, 0]).nonzero().squeeze(1)
     counts = video[remaining].bincount(minlength=len(start)).tolist()
-    return [
-        _best_first(own_segments, own_scores)
-        for own_segments, own_scores in zip(
-            torch.split(segments[remaining], counts),
-            torch.split(scores[remaining], counts),
-            strict=True,
-        )
-    ]
+    of_videos = (torch.split(kept[remaining], counts) for kept in (segments, scores))
+    return [_best_first(*own) for own in zip(*of_videos, strict=True)]
+
+
+def _candidate_bins(start: Tensor, end: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """Which bins of the start and end curves [B, D] may be boundaries: bool [B, D] both."""
+    if candidates == "all":
+        return torch.ones_like(start).bool(), torch.ones_like(end).bool()
+    is_start, is_end = candidate_boundaries(start), candidate_boundaries(end)
+    is_start[:, 0] = True
+    is_end[:, -1] = True
+    return is_start, is_end
 
 
 def candidate_boundaries(probabilities: Tensor) -> Tensor:

@@ -193,17 +193,9 @@ def fit_map_fusion(
     Raises:
         ValueError: there is no member or no video, or members and targets have other videos.
     """
-    num_videos, num_bins = targets.start.shape
-    _check_members(members)
-    if len(members[0].start) != num_videos or num_videos == 0:
-        raise ValueError(
-            f"targets and members must have the same videos, at least one, got {num_videos} "
-            f"and {len(members[0].start)}"
-        )
-    if num_videos > max_videos:
-        generator = torch.Generator().manual_seed(seed)
-        videos = torch.randperm(num_videos, generator=generator)[:max_videos].sort().values
-        members, targets = [maps.select(videos) for maps in members], targets.select(videos)
+    videos = _drawn_videos(members, targets, max_videos=max_videos, seed=seed)
+    members, targets = [maps.select(videos) for maps in members], targets.select(videos)
+    num_bins = targets.start.shape[1]
     resized = [resize_boundary_maps(maps, num_bins) for maps in members]
     iou = pack_valid_cells(targets.iou).cpu()
     # A simplex needs no cut; a sum that rounding brings just above 1 would lose its gradient by it.
@@ -260,6 +252,23 @@ def fit_map_weights(
     )
     with torch.no_grad():
         return fusion.weights
+
+
+def _drawn_videos(
+    members: Sequence[BoundaryMaps], targets: BmnTargets, *, max_videos: int, seed: int
+) -> Tensor:
+    """Indices, rising, of the videos to fit on, once members and targets fit together."""
+    _check_members(members)
+    num_videos = len(targets.start)
+    if len(members[0].start) != num_videos or num_videos == 0:
+        raise ValueError(
+            f"targets and members must have the same videos, at least one, got {num_videos} "
+            f"and {len(members[0].start)}"
+        )
+    if num_videos <= max_videos:
+        return torch.arange(num_videos)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(num_videos, generator=generator)[:max_videos].sort().values
 
 
 def _balanced_squared_error(predicted: Tensor, iou: Tensor) -> Tensor:
