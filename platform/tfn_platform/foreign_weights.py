@@ -72,9 +72,8 @@ def _load_torch(data: bytes) -> Any:
             raise DataError(f"not a readable file of torch: {error}") from error
         raise DataError(
             f"the file asks for {refused[1]}, which is no tensor and is not loaded: it could run "
-            "anything. If you trust the file, save its tensors alone where it was made: "
-            "torch.save(torch.load(path, weights_only=False)['state_dict'], new_path), with the "
-            f"key that it has (one of {', '.join(STATE_KEYS)})"
+            "anything. If you trust the file, save its tensors alone where it was made: a plain "
+            f"dictionary of them, or one under {' or '.join(STATE_KEYS)}"
         ) from error
 
 

@@ -194,9 +194,8 @@ def fit_map_fusion(
         ValueError: there is no member or no video, or members and targets have other videos.
     """
     videos = _drawn_videos(members, targets, max_videos=max_videos, seed=seed)
-    members, targets = [maps.select(videos) for maps in members], targets.select(videos)
-    num_bins = targets.start.shape[1]
-    resized = [resize_boundary_maps(maps, num_bins) for maps in members]
+    targets, num_bins = targets.select(videos), targets.start.shape[1]
+    resized = [resize_boundary_maps(maps.select(videos), num_bins) for maps in members]
     iou = pack_valid_cells(targets.iou).cpu()
     # A simplex needs no cut; a sum that rounding brings just above 1 would lose its gradient by it.
     fuse = weighted_sum if parametrisation == "simplex" else _sum_within_0_1
@@ -212,8 +211,7 @@ def fit_map_fusion(
             max_steps=max_steps,
         )
 
-    is_start = targets.start.cpu() > BOUNDARY_THRESHOLD
-    is_end = targets.end.cpu() > BOUNDARY_THRESHOLD
+    is_start, is_end = (c.cpu() > BOUNDARY_THRESHOLD for c in (targets.start, targets.end))
     fusion = MapFusion(len(members), num_bins=num_bins, parametrisation=parametrisation)
     fit(fusion.start, [m.start for m in resized], lambda p: balanced_logistic(p, is_start))
     fit(fusion.end, [m.end for m in resized], lambda p: balanced_logistic(p, is_end))
