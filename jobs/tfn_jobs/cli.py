@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make data sets.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+features_app = typer.Typer(help="Look at features.", no_args_is_help=True)
+app.add_typer(features_app, name="features")
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="The job spec, a YAML file.")]
 Root = Annotated[
@@ -176,6 +178,39 @@ def evaluate(
         typer.echo(f"{name:<24} {value}")
     if json_path:
         json_path.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+@app.command("import-features")
+def import_features(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The import spec, a YAML file.")],
+    root: Root = DEFAULT_ROOT,
+    overrides: Overrides = None,
+) -> None:
+    """Turn others' features (npy, npz, pt, pkl, csv, h5) into FEATURES, if they are as declared."""
+    from tfn_jobs.import_features import import_features as run_import
+    from tfn_jobs.import_spec import ImportSpec
+    from tfn_platform.spec import load_spec
+    from tfn_platform.store import Store
+
+    checked = load_spec(ImportSpec, spec, overrides=overrides or [])
+    made = run_import(checked, Store.open(root))
+    figures = ", ".join(f"{value} {name}" for name, value in made.figures.items())
+    typer.echo(f"{'imported' if made.is_new else 'imported before'}: {figures}")
+    typer.echo(f"look at them: tfn features inspect {made.folder.uri}")
+
+
+@features_app.command("inspect")
+def features_inspect(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="Folder ROOT/stages/NAME/KEY.")],
+    video: Annotated[str | None, typer.Option(help="Look at this video alone.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the video here: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Print how features were made, counts, statistics and gaps; draw those of one video."""
+    from tfn_jobs.inspect_features import inspect_features
+
+    inspect_features(uri, video_id=video, picture=picture)
 
 
 @data_app.command("synthesize")

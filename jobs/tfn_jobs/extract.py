@@ -1,42 +1,39 @@
-"""Job: turn videos into FEATURES: decode tasks, model actors, one Parquet part a group of videos.
+"""Job: turn videos into FEATURES: decoding actors, model actors, one row group a video.
 
-Videos are grouped into parts beforehand. A part is written, whole, once each of its videos has all
-its clips or is in quarantine, so a job that was killed goes on with the parts that are missing.
+Everything that is finished survives whatever happens: the driver keeps it in parts and a journal,
+and the same job again does the videos that are missing. Actors and machines may die meanwhile.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
 
 import av
 import numpy as np
 import pyarrow as pa
-import torch
-from numpy.typing import NDArray
 
-from tfn_jobs.backbones import build_network, read_network_config
-from tfn_jobs.console import progress_bar
+from tfn_jobs.backbone_actor import BackboneActor
+from tfn_jobs.backbones import read_network_config
+from tfn_jobs.console import progress_bar, say
+from tfn_jobs.decode_actor import MAX_CHUNK_BYTES, DecodeActor, decode_settings
+from tfn_jobs.extraction_pools import ExtractionPools, extraction_pools
 from tfn_jobs.feature_parts import FeatureParts
-from tfn_jobs.frame_crop import center_square
+from tfn_jobs.nvdec_actor import NvdecActor
+from tfn_jobs.nvdec_report import NvdecReport
+from tfn_jobs.part_plan import plan_parts, work_shares
 from tfn_jobs.pipeline_spec import PipelineSpec
-from tfn_models.backbones.frames import normalize_frames
+from tfn_jobs.quarantine_limit import QuarantineLimit
 from tfn_platform.checkpoint import load_torch, weights_hash
-from tfn_platform.errors import StageError
-from tfn_platform.feature_index import write_index
-from tfn_platform.map_table import ModelStage, map_through_model
-from tfn_platform.parquet import part_name, read_table
+from tfn_platform.cluster import cluster_totals
+from tfn_platform.errors import ResourceError, StageError, TfnError
+from tfn_platform.feature_index import features_hash, write_index
+from tfn_platform.map_table import ActorStage, stream_through
+from tfn_platform.parquet import read_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
-from tfn_platform.tables import VIDEOS, FeatureContract
-from tfn_platform.training import set_determinism
-from tfn_platform.video import FrameChunk, SamplingGrid, VideoError, iter_chunks
+from tfn_platform.tables import QUARANTINE, VIDEOS, FeatureContract
 
-VIDEOS_PER_PART = 64
-CLIPS_PER_CHUNK = 16
-CHUNKS_PER_CALL = 4
-
-Row = dict[str, Any]
+MAX_FRUITLESS_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -48,56 +45,92 @@ class ExtractJob:
     prepared: StageFolder
     backbone: StageFolder
     folder: StageFolder
+    max_quarantined_share: float
+    """Of all files, those that `prepare` left out included."""
 
 
-def extract(job: ExtractJob) -> dict[str, int]:
-    """Extract the features of all usable videos that are not in a finished part yet.
+def extract(job: ExtractJob) -> dict[str, int | str]:
+    """Extract the features of all usable videos that have none yet.
 
     Returns:
-        Figures for the commit: videos with features, videos in quarantine, clips.
+        Figures for the commit: videos with features, videos in quarantine, the content's hash.
 
     Raises:
-        StageError: no video could be decoded.
+        StageError: more videos are in quarantine than the share allows, or none has features.
+        ResourceError: the cluster was lost before it finished a single further video.
     """
     videos, _ = read_table(job.prepared, VIDEOS)
-    rows = sorted(videos.to_pylist(), key=lambda row: row["video_id"])
-    parts = [
-        rows[begin : begin + VIDEOS_PER_PART] for begin in range(0, len(rows), VIDEOS_PER_PART)
-    ]
-    made = set(job.folder.store.list_files(job.folder.table("features")))
-    missing = {number: part for number, part in enumerate(parts) if part_name(number) not in made}
-    todo = [{**video, "part": number} for number, part in missing.items() for video in part]
+    unusable, _ = read_table(job.prepared, QUARANTINE)
     contract = feature_contract(job)
-    done = len(rows) - len(todo)
-    with progress_bar(len(rows), what="extract", unit="video", done=done) as bar:
-        gathered = FeatureParts(
-            job.stage,
-            job.folder,
-            grid=sampling_grid(job.spec),
-            contract=contract,
-            part_sizes={number: len(part) for number, part in missing.items()},
-        )
-        for row in map_through_model(
-            todo,
-            _Decode(job.spec),
-            _model_stage(job),
-            num_cpus=job.spec.resources.decode_cpus,
-        ):
-            bar.update(gathered.add(row))
+    plan = plan_parts(
+        videos,
+        stride_seconds=contract.clip_seconds,
+        bytes_per_clip=contract.feature_dim * np.dtype(contract.value_type).itemsize,
+    )
+    parts = FeatureParts(
+        job.stage,
+        job.folder,
+        grid=job.spec.clips.grid(),
+        contract=contract,
+        plan=plan,
+        journal_seconds=job.spec.extraction.journal_seconds,
+    )
+    limit = QuarantineLimit(
+        job.max_quarantined_share, num_before=unusable.num_rows, num_videos=videos.num_rows
+    )
+    limit.check(parts.quarantined)
+    report = NvdecReport(parts.fallbacks)
+    try:
+        _make(job, parts, limit, report)
+    finally:
+        report.sum_up()
     num_videos = write_index(job.folder)
     if num_videos == 0:
-        raise StageError(f"{job.folder.uri}: none of {len(rows)} videos could be decoded")
-    return {"videos": num_videos, "quarantined": len(rows) - num_videos}
+        raise StageError(f"{job.folder.uri}: none of {videos.num_rows} videos could be decoded")
+    parts.close()
+    return {
+        "videos": num_videos,
+        "quarantined": parts.quarantined.total(),
+        "features_hash": features_hash(job.folder),
+    }
 
 
-def sampling_grid(spec: PipelineSpec) -> SamplingGrid:
-    """The spec's sampling grid."""
-    clips = spec.clips
-    return SamplingGrid(
-        Fraction(clips.frame_rate),
-        Fraction(clips.stride_seconds),
-        frames_per_clip=clips.frames_per_clip,
-        short_side=clips.short_side,
+def _make(
+    job: ExtractJob, parts: FeatureParts, limit: QuarantineLimit, report: NvdecReport
+) -> None:
+    """Do all videos that are left; machines that come and go may take several rounds."""
+    todo, num_videos, num_fruitless = parts.todo(), parts.num_videos, 0
+    done = num_videos - todo.num_rows
+    if done:
+        say(f"extract: {done} of {num_videos} videos are finished, {todo.num_rows} are left")
+    with progress_bar(num_videos, what="extract", unit="video", done=done) as bar:
+        while todo.num_rows:
+            loss: TfnError = StageError(f"{job.folder.uri}: some videos never came back")
+            try:
+                for rows in _stream(job, todo):
+                    bar.update(parts.add(rows))
+                    report.warn()
+                    limit.check(parts.quarantined)
+            except ResourceError as error:
+                loss = error
+            finally:
+                parts.flush()
+            before, todo = todo.num_rows, parts.todo()
+            num_fruitless = num_fruitless + 1 if todo.num_rows == before else 0
+            if num_fruitless == MAX_FRUITLESS_ROUNDS:
+                raise loss
+            if todo.num_rows:
+                say(f"extract: {loss}; going on with the {todo.num_rows} videos that are left")
+
+
+def _stream(job: ExtractJob, todo: pa.Table) -> Iterator[pa.Table]:
+    """One round, on the cluster as it is now."""
+    actors = _actors(job, extraction_pools(job.spec.resources, cluster_totals()))
+    return stream_through(
+        work_shares(todo, num_actors=actors[0].max_actors),
+        actors,
+        block_bytes=MAX_CHUNK_BYTES,
+        patience_seconds=job.spec.extraction.patience_seconds,
     )
 
 
@@ -109,13 +142,15 @@ def feature_contract(job: ExtractJob) -> FeatureContract:
         backbone=architecture,
         weights_hash=weights_hash(load_torch(job.backbone.store, job.backbone.weights)),
         feature_dim=network.feature_dim,
+        value_type=job.spec.extraction.feature_type,
         frames_per_clip=clips.frames_per_clip,
         frame_rate=clips.frame_rate,
         stride_seconds=clips.stride_seconds,
         alignment="center",
         short_side=clips.short_side,
         normalization=f"mean {_each(network.mean)}, std {_each(network.std)}, crop {clips.crop}",
-        decoder=f"PyAV {av.__version__}",
+        decoder=_decoder(job.spec.extraction.decoder),
+        precision=job.spec.extraction.precision,
     )
 
 
@@ -125,113 +160,38 @@ def _each(channels: tuple[float, float, float]) -> str:
     return " ".join(f"{number:g}" for number in numbers)
 
 
-class _Decode:
-    """One video -> its chunks of frames, then a row with the number of clips, or what failed."""
-
-    def __init__(self, spec: PipelineSpec) -> None:
-        self._spec = spec
-
-    def __call__(self, row: Row) -> Iterator[Row]:
-        common = {"video_id": row["video_id"], "uri": row["uri"], "part": row["part"]}
-        num_clips = 0
-        try:
-            grid = sampling_grid(self._spec)
-            for chunk in iter_chunks(row["uri"], grid, clips_per_chunk=CLIPS_PER_CHUNK):
-                num_clips += chunk.num_clips
-                yield _chunk_row(common, chunk, square=self._spec.clips.crop == "center")
-        except VideoError as error:
-            yield _end_row(common, reason=str(error.reason), detail=error.detail)
-            return
-        yield _end_row(common, num_clips=num_clips)
+def _decoder(chosen: str) -> str:
+    """Names and versions of what may decode."""
+    pyav = f"PyAV {av.__version__}"
+    if chosen == "pyav":
+        return pyav
+    try:
+        return f"nvdec (torchcodec {version('torchcodec')}), {pyav} where it cannot"
+    except PackageNotFoundError:  # it is needed where the actors are, not here
+        return f"nvdec, {pyav} where it cannot"
 
 
-def _chunk_row(common: Row, chunk: FrameChunk, *, square: bool) -> Row:
-    frames = center_square(chunk.frames) if square else chunk.frames
-    return {
-        **common,
-        "first_clip": chunk.first_clip,
-        "num_clips": chunk.num_clips,
-        "first_tick": chunk.first_tick,
-        "height": frames.shape[1],
-        "width": frames.shape[2],
-        "frames": np.ascontiguousarray(frames).tobytes(),
-        "is_end": False,
-        "reason": "",
-        "detail": "",
-    }
-
-
-def _end_row(common: Row, *, num_clips: int = 0, reason: str = "", detail: str = "") -> Row:
-    place = {"first_clip": 0, "num_clips": num_clips, "first_tick": 0, "height": 0, "width": 0}
-    return {**common, **place, "frames": b"", "is_end": True, "reason": reason, "detail": detail}
-
-
-def _model_stage(job: ExtractJob) -> ModelStage:
-    resources = job.spec.resources
-    return ModelStage(
-        BackboneActor,
-        {"spec": job.spec, "backbone": job.backbone},
-        num_actors=resources.model_actors,
-        rows_per_call=CHUNKS_PER_CALL,
-        num_cpus=resources.model_cpus,
-        num_gpus=resources.model_gpus,
+def _actors(job: ExtractJob, pools: ExtractionPools) -> list[ActorStage]:
+    is_nvdec = job.spec.extraction.decoder == "nvdec"
+    model = ActorStage(
+        NvdecActor if is_nvdec else BackboneActor,
+        {
+            "spec": job.spec,
+            "backbone": job.backbone,
+            "device": "cuda" if pools.model_gpus else "cpu",
+        },
+        min_actors=pools.model[0],
+        max_actors=pools.model[1],
+        num_cpus=pools.model_cpus,
+        num_gpus=pools.model_gpus,
     )
-
-
-class BackboneActor:
-    """Holds the backbone; replaces the frames of each chunk by the features of its clips."""
-
-    def __init__(self, spec: PipelineSpec, backbone: StageFolder) -> None:
-        """Load the weights."""
-        set_determinism(seed=spec.seed, num_threads=spec.backbone.num_threads)
-        self._spec = spec
-        self._device = torch.device("cuda" if spec.resources.model_gpus else "cpu")
-        self._network = read_network_config(backbone, spec.backbone.architecture)
-        model = build_network(self._network)
-        model.load_state_dict(load_torch(backbone.store, backbone.weights))
-        self._model = model.to(self._device).eval()
-        self._grid = sampling_grid(spec)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Chunks in, the same rows with ``features`` (float32 bytes [clips, F]) out."""
-        rows = batch.to_pylist()
-        windows = [self._windows(row) for row in rows]
-        features = iter(self._features([clip for clips in windows for clip in clips]))
-        made = [b"".join(next(features).tobytes() for _ in clips) for clips in windows]
-        return batch.drop_columns(["frames"]).append_column(
-            "features", pa.array(made, type=pa.large_binary())
-        )
-
-    def _windows(self, row: Row) -> list[NDArray[np.uint8]]:
-        """Cut a chunk into clips [L, H, W, 3]; they share the chunk's memory."""
-        if row["is_end"]:
-            return []
-        frames = np.frombuffer(row["frames"], np.uint8).reshape(-1, row["height"], row["width"], 3)
-        starts = [
-            self._grid.first_tick(row["first_clip"] + clip) - row["first_tick"]
-            for clip in range(row["num_clips"])
-        ]
-        return [frames[start : start + self._grid.frames_per_clip] for start in starts]
-
-    @torch.inference_mode()
-    def _features(self, windows: list[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-        """Features of clips; batches have one shape, so that a clip's result is always the same."""
-        features: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(windows)
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for position, window in enumerate(windows):
-            by_shape.setdefault(window.shape, []).append(position)
-        size = self._spec.backbone.batch_clips
-        for positions in by_shape.values():
-            for begin in range(0, len(positions), size):
-                chosen = positions[begin : begin + size]
-                padded = chosen + chosen[-1:] * (size - len(chosen))
-                clips = torch.from_numpy(np.stack([windows[p] for p in padded]))
-                values = self._forward(clips).cpu().numpy()
-                for position, value in zip(chosen, values, strict=False):
-                    features[position] = value
-        return features
-
-    def _forward(self, clips: torch.Tensor) -> torch.Tensor:
-        mean, std = self._network.mean, self._network.std
-        normalized = normalize_frames(clips.to(self._device), mean=mean, std=std)
-        return self._model.forward_features(normalized).float()
+    if is_nvdec:
+        return [model]
+    decode = ActorStage(
+        DecodeActor,
+        {"settings": decode_settings(job.spec)},
+        min_actors=pools.decode[0],
+        max_actors=pools.decode[1],
+        num_cpus=pools.decode_cpus,
+    )
+    return [decode, model]

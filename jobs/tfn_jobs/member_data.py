@@ -45,8 +45,11 @@ class MemberData:
         return [v for v, video in enumerate(self.videos) if video.subset == subset]
 
     def feature_tensor(self, video: int) -> torch.Tensor:
-        """[T, F] of one video; its own memory, for the shared array must not be written to."""
-        return torch.from_numpy(self.features.of(video).copy())
+        """[T, F] of one video in float32, whatever it is stored in.
+
+        Its own memory, for the shared array must not be written to.
+        """
+        return torch.from_numpy(self.features.of(video).astype(np.float32))
 
     def extent_seconds(self, video: int) -> float:
         """The span of time that a video's clips cover: T strides."""

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from tfn_jobs.console import say
-from tfn_jobs.data_location import DataLocation, read_annotations
+from tfn_jobs.data_location import DataLocation
+from tfn_jobs.data_specs import SyntheticDataSpec
 from tfn_jobs.evaluate import EvaluateJob, evaluate
 from tfn_jobs.evaluation import Evaluation
 from tfn_jobs.extract import ExtractJob, extract
@@ -14,17 +15,17 @@ from tfn_jobs.finetune import FinetuneJob, finetune
 from tfn_jobs.fuse import FuseJob, fuse
 from tfn_jobs.initial_weights import read_initial_weights
 from tfn_jobs.member_data import MemberData, read_member_data
-from tfn_jobs.pipeline_spec import AnnotatedDataSpec, PipelineSpec, SyntheticDataSpec
-from tfn_jobs.pipeline_stages import MemberStage, PipelineStages, pipeline_stages
-from tfn_jobs.prepare import prepare
+from tfn_jobs.pipeline_data import check_data, data_location
+from tfn_jobs.pipeline_spec import PipelineSpec
+from tfn_jobs.pipeline_stages import MemberStage, PipelineStages, pipeline_stages, salvages
+from tfn_jobs.prepare import PrepareJob, prepare
 from tfn_jobs.proposal_tables import FUSED, proposals_of, ranked_for
 from tfn_jobs.propose import ProposeJob, propose
 from tfn_jobs.refiner_member import RefinerData
 from tfn_jobs.report import ReportJob, write_report
-from tfn_jobs.synthesize import ANNOTATIONS_FILE, VIDEOS_FOLDER, synthesize
+from tfn_jobs.synthesize import synthesize
 from tfn_jobs.train_members import MemberTask, train_members
 from tfn_platform.cluster import connection
-from tfn_platform.errors import DataError
 from tfn_platform.parquet import read_table
 from tfn_platform.stages import PlannedStage, Stage, plan, remember, run_stage
 from tfn_platform.store import StageFolder, Store
@@ -39,6 +40,8 @@ class Pipeline:
     spec: PipelineSpec
     store: Store
     stages: PipelineStages
+    location: DataLocation | None
+    """Where the videos lie; None for a data set that is still to be rendered."""
 
     @classmethod
     def open(cls, spec: PipelineSpec, store: Store) -> "Pipeline":
@@ -50,7 +53,7 @@ class Pipeline:
         location = data_location(spec, store, None)
         if location is not None:
             check_data(spec, location)
-        return cls(spec, store, pipeline_stages(spec, location))
+        return cls(spec, store, pipeline_stages(spec, location), location)
 
     def survey(self) -> list[PlannedStage]:
         """What is made, what would run, and why; looks at nothing but the stages' folders."""
@@ -87,44 +90,6 @@ def run_pipeline(
     say_plan(planned)
     with connection(address):
         _Run(pipeline, on_epoch, {entry.stage.name for entry in planned}).all()
-
-
-def data_location(
-    spec: PipelineSpec, store: Store, synthesized: Stage | None
-) -> DataLocation | None:
-    """Where the videos lie; None for a data set that is still to be rendered."""
-    if isinstance(spec.dataset, AnnotatedDataSpec):
-        data = spec.dataset
-        return DataLocation(data.format, data.annotations, data.videos, data.max_quarantined_share)
-    if synthesized is None:
-        return None
-    uri = synthesized.folder(store).uri
-    return DataLocation(
-        "activitynet", f"{uri}/{ANNOTATIONS_FILE}", f"{uri}/{VIDEOS_FOLDER}", max_share(spec)
-    )
-
-
-def max_share(spec: PipelineSpec) -> float:
-    """A rendered data set may hold as many damaged files as were ordered."""
-    assert isinstance(spec.dataset, SyntheticDataSpec)
-    return min(1.0, spec.dataset.damaged_share + 0.05)
-
-
-def check_data(spec: PipelineSpec, location: DataLocation) -> None:
-    """Refuse a data set that the spec cannot be run on, before Ray starts."""
-    subsets = [video.subset for video in read_annotations(location)]
-    for subset in (spec.training_subset, spec.evaluation.subset):
-        if subset not in subsets:
-            raise DataError(
-                f"{location.annotations_uri}: no video of subset {subset!r}; "
-                f"there are: {', '.join(sorted(set(subsets)))}"
-            )
-    count = subsets.count(spec.evaluation.subset)
-    if spec.fusion.num_folds > count:
-        raise DataError(
-            f"fusion.num_folds: must be at most the {count} videos of subset "
-            f"{spec.evaluation.subset!r}, got {spec.fusion.num_folds}"
-        )
 
 
 def say_plan(planned: list[PlannedStage]) -> None:
@@ -187,13 +152,28 @@ class _Run:
             seed=spec.seed,
         )
 
+    @cached_property
+    def location(self) -> DataLocation:
+        """Where the videos lie, once they are rendered if they are to be."""
+        synthesized = self.pipeline.stages.synthesize
+        found = self.pipeline.location
+        found = found or data_location(self.pipeline.spec, self.pipeline.store, synthesized)
+        assert found is not None
+        return found
+
     def prepare(self, folder: StageFolder) -> Mapping[str, Any]:
         """Videos and annotations -> VIDEOS, ANNOTATIONS, QUARANTINE."""
         spec, stages = self.pipeline.spec, self.pipeline.stages
-        location = data_location(spec, self.pipeline.store, stages.synthesize)
-        assert location is not None
-        subsets = (spec.training_subset, spec.evaluation.subset)
-        return prepare(location, stages.prepare, folder, subsets=subsets)
+        job = PrepareJob(
+            self.location,
+            stages.prepare,
+            folder,
+            subsets=(spec.training_subset, spec.evaluation.subset),
+            stall_seconds=spec.extraction.stall_seconds,
+            max_attempts=spec.extraction.max_attempts,
+            salvage=salvages(spec),
+        )
+        return prepare(job)
 
     def finetune(self, folder: StageFolder) -> Mapping[str, Any]:
         """Annotated segments -> the backbone's weights."""
@@ -210,7 +190,10 @@ class _Run:
         """Videos -> FEATURES."""
         stages = self.pipeline.stages
         prepared, backbone = self.folder(stages.prepare), self.folder(stages.finetune)
-        return extract(ExtractJob(self.pipeline.spec, stages.extract, prepared, backbone, folder))
+        share = self.location.max_quarantined_share
+        return extract(
+            ExtractJob(self.pipeline.spec, stages.extract, prepared, backbone, folder, share)
+        )
 
     def train(self, name: str, members: tuple[MemberStage, ...]) -> None:
         """FEATURES (and proposals, for refiners) -> one trained member a stage."""

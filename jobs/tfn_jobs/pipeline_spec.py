@@ -1,12 +1,16 @@
 """The pipeline spec: from the videos to the report in one YAML, checked before anything runs."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from tfn_jobs.backbones import ARCHITECTURES
+from tfn_jobs.data_specs import DataSpec, annotation_problems
+from tfn_jobs.extraction_spec import ExtractionSpec
 from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberName, RefinerSpec
+from tfn_jobs.resources_spec import ResourcesSpec
 from tfn_jobs.spec_consistency import pipeline_problems
 from tfn_jobs.spec_fields import (
     DEFAULT_ARCHITECTURE,
@@ -15,58 +19,15 @@ from tfn_jobs.spec_fields import (
     DEFAULT_FOLDS,
     DEFAULT_FRAMES,
     DEFAULT_SHORT_SIDE,
-    DEFAULT_VALIDATION_VIDEOS,
     ChannelNumbers,
     ExactNumber,
     ExistingUri,
     one_of,
 )
 from tfn_models.backbones.crops import RandomCropConfig
-from tfn_platform.datasets import DATASETS
-from tfn_platform.datasets.synthetic import SyntheticConfig
+from tfn_platform.sampling_grid import SamplingGrid
 from tfn_platform.spec import Spec
 from tfn_platform.training import TrainingSettings
-
-
-class SyntheticDataSpec(Spec):
-    """A data set rendered on the spot: six motions that no single frame tells apart."""
-
-    format: Literal["synthetic"]
-    """Which kind of data set this is."""
-    num_training: int = Field(360, ge=1)
-    """Training videos, damaged ones included."""
-    num_validation: int = Field(DEFAULT_VALIDATION_VIDEOS, ge=1)
-    """Validation videos, damaged ones included."""
-    min_duration_seconds: float = Field(10.0, ge=2)
-    """Length of the shortest video."""
-    max_duration_seconds: float = Field(16.0, ge=2)
-    """Length of the longest video."""
-    min_segment_seconds: float = Field(1.2, ge=0.5)
-    """Length of the shortest action."""
-    max_segment_seconds: float = Field(8.0, ge=0.5)
-    """Length of the longest action."""
-    damaged_share: float = Field(0.0, ge=0, le=0.5)
-    """Share of files that are spoilt, of all kinds in turn."""
-    seed: int = Field(0, ge=0)
-    """Fixes every byte of the data set."""
-
-    @model_validator(mode="after")
-    def _can_be_rendered(self) -> Self:
-        SyntheticConfig(**self.model_dump(exclude={"format"}))
-        return self
-
-
-class AnnotatedDataSpec(Spec):
-    """Videos in a folder, and an annotation file."""
-
-    format: Annotated[str, one_of(sorted(DATASETS), "annotation format", elsewhere=("synthetic",))]
-    """Layout of the annotation."""
-    annotations: ExistingUri
-    """The annotation file: a path or a URI."""
-    videos: ExistingUri
-    """Folder (path or URI) of the video files; a file's stem is video_id, or ``v_`` and that."""
-    max_quarantined_share: float = Field(0.1, ge=0, le=1)
-    """The job fails when more of the annotated videos than this cannot be used."""
 
 
 class ClipsSpec(Spec):
@@ -82,6 +43,15 @@ class ClipsSpec(Spec):
     """Pixels of the shorter side after resizing."""
     crop: Literal["none", "center"] = "none"
     """Whether extraction looks at the whole frame or at its central square."""
+
+    def grid(self) -> SamplingGrid:
+        """The same as numbers."""
+        return SamplingGrid(
+            Fraction(self.frame_rate),
+            Fraction(self.stride_seconds),
+            frames_per_clip=self.frames_per_clip,
+            short_side=self.short_side,
+        )
 
 
 class RandomCropSpec(Spec):
@@ -209,36 +179,6 @@ class EvaluationSpec(Spec):
     """Videos drawn in the report."""
 
 
-class ResourcesSpec(Spec):
-    """What tasks occupy. Nothing here changes a result."""
-
-    model_actors: int = Field(1, ge=1)
-    """Actors that run the backbone in extraction."""
-    decode_cpus: float = Field(0.5, gt=0)
-    """Logical CPUs of a decoding task; other than an extracting actor's, or Ray Data joins them."""
-    model_cpus: float = Field(1, ge=0)
-    """Logical CPUs of an extracting actor."""
-    model_gpus: float = Field(0, ge=0)
-    """GPUs of an extracting actor."""
-    finetune_cpus: float = Field(2, ge=0)
-    """Logical CPUs of a fine-tuning worker."""
-    finetune_gpus: float = Field(0, ge=0)
-    """GPUs of a fine-tuning worker."""
-    member_cpus: float = Field(1, ge=0)
-    """Logical CPUs of a member's training."""
-    member_gpus: float = Field(0, ge=0)
-    """GPUs of a member's training; fractions share a card."""
-
-    @model_validator(mode="after")
-    def _decodes_apart(self) -> Self:
-        if self.model_gpus == 0 and self.decode_cpus == self.model_cpus:
-            raise ValueError(
-                f"decode_cpus and model_cpus must differ, got {self.decode_cpus:g} for both: Ray "
-                "Data would run decoding inside the extracting actors"
-            )
-        return self
-
-
 class TrackingSpec(Spec):
     """Where MLflow keeps the runs."""
 
@@ -261,14 +201,16 @@ class PipelineSpec(Spec):
     """Name of the pipeline."""
     seed: int = Field(0, ge=0)
     """Decides everything random in training."""
-    dataset: SyntheticDataSpec | AnnotatedDataSpec
-    """Videos and annotations."""
+    dataset: DataSpec
+    """Videos, and their annotations if there are any."""
     training_subset: str = "training"
     """The annotated subset that is trained on."""
     clips: ClipsSpec = ClipsSpec()
     """Sampling grid."""
     backbone: BackboneSpec = BackboneSpec()
     """Feature extractor."""
+    extraction: ExtractionSpec = ExtractionSpec()
+    """How its features are made and stored."""
     until: Step = "report"
     """The last step to run; a spec that ends before `members` need not name any."""
     classifiers: list[ClassifierSpec] = []
@@ -289,7 +231,11 @@ class PipelineSpec(Spec):
     @classmethod
     def problems_across(cls, data: Mapping[str, Any]) -> list[str]:
         """Names that are taken, subsets and folds that do not fit, members that are missing."""
-        return pipeline_problems(data, needs_members=_needs_members(data.get("until", "report")))
+        needs_members = _needs_members(data.get("until", "report"))
+        return [
+            *pipeline_problems(data, needs_members=needs_members),
+            *annotation_problems(data, needs_members=needs_members),
+        ]
 
 
 def _needs_members(until: Any) -> bool:

@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfn_jobs.data_location import DataLocation, file_hash
+from tfn_jobs.data_specs import SyntheticDataSpec, VideosDataSpec
 from tfn_jobs.member_specs import UNTRAINED, MemberSpec
-from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step, SyntheticDataSpec
+from tfn_jobs.pipeline_spec import STEPS, PipelineSpec, Step
 from tfn_platform.stages import Stage
+
+PREPARE_VERSION = 2
+
+UNSEEN_IN_FEATURES = ("stall_seconds", "max_attempts", "patience_seconds", "journal_seconds")
 
 
 @dataclass(frozen=True)
@@ -78,24 +83,22 @@ def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> Pipeli
         spec: the pipeline.
         location: where the data set lies; None for one that is rendered, whose stage says it all.
     """
-    subsets = {"training_subset": spec.training_subset, "subset": spec.evaluation.subset}
     synthesize = None
     if isinstance(spec.dataset, SyntheticDataSpec):
         synthesize = Stage("synthesize", _settings(spec.dataset))
-        prepare = Stage("prepare", subsets, (synthesize,))
-    else:
-        assert location is not None
-        data = {**_settings(spec.dataset), "content": location.fingerprint()}
-        prepare = Stage("prepare", {**subsets, **data})
+    prepare = _prepare(spec, location, synthesize)
     backbone = _settings(spec.backbone, without=("batch_clips", "num_threads"))
     if spec.backbone.checkpoint is not None:
         backbone["checkpoint"] = file_hash(spec.backbone.checkpoint)
     seed = {"seed": spec.seed}
-    cut = _settings(spec.clips, without=("stride_seconds", "crop"))
-    finetune = Stage("finetune", {**backbone, **seed, "clips": cut}, (prepare,))
+    finetune = Stage("finetune", {**backbone, **seed})
+    if spec.backbone.finetune is not None:
+        cut = _settings(spec.clips, without=("stride_seconds", "crop"))
+        finetune = Stage("finetune", {**backbone, **seed, "clips": cut}, (prepare,))
     extraction = {
         "batch_clips": spec.backbone.batch_clips,
         "num_threads": spec.backbone.num_threads,
+        **_settings(spec.extraction, without=UNSEEN_IN_FEATURES),
     }
     extract = Stage("extract", {"clips": _settings(spec.clips), **extraction}, (prepare, finetune))
     baseline = spec.evaluation.untrained_baseline
@@ -123,6 +126,30 @@ def pipeline_stages(spec: PipelineSpec, location: DataLocation | None) -> Pipeli
         evaluate,
         report,
     )
+
+
+def salvages(spec: PipelineSpec) -> bool:
+    """Whether videos pass whose damage extraction can work around: training cannot."""
+    return spec.extraction.damage == "salvage" and spec.backbone.finetune is None
+
+
+def _prepare(spec: PipelineSpec, location: DataLocation | None, synthesize: Stage | None) -> Stage:
+    """What it makes depends on everything in the data set but how much of it may be unusable."""
+    settings: dict[str, Any] = {}
+    if not isinstance(spec.dataset, VideosDataSpec):
+        subsets = {"training_subset": spec.training_subset, "subset": spec.evaluation.subset}
+        settings |= subsets
+    if salvages(spec):
+        settings["salvage"] = True
+    if synthesize is not None:
+        return Stage("prepare", settings, (synthesize,), version=PREPARE_VERSION)
+    assert location is not None
+    data = _settings(spec.dataset, without=("max_quarantined_share",))
+    if len(data["videos"]) > 1:
+        # The content knows every name, and a list may be long.
+        del data["videos"]
+    settings |= {**data, "content": location.fingerprint()}
+    return Stage("prepare", settings, version=PREPARE_VERSION)
 
 
 def _settings(spec: Any, *, without: tuple[str, ...] = ()) -> dict[str, Any]:

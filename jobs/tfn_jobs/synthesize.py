@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tfn_jobs.console import with_progress
-from tfn_jobs.pipeline_spec import SyntheticDataSpec
+from tfn_jobs.data_specs import SyntheticDataSpec
 from tfn_platform.datasets.annotated_video import AnnotatedVideo, LabelledSegment
 from tfn_platform.datasets.synthetic import SyntheticConfig, render_video, write_annotations
 from tfn_platform.map_table import map_rows

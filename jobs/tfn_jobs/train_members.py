@@ -9,9 +9,9 @@ from tfn_jobs.classifier_member import train_classifier
 from tfn_jobs.console import progress_bar
 from tfn_jobs.member_data import MemberData
 from tfn_jobs.member_specs import BmnSpec, ClassifierSpec, MemberSpec
-from tfn_jobs.pipeline_spec import ResourcesSpec
 from tfn_jobs.refiner_member import RefinerData, train_refiner
 from tfn_jobs.reporting import OnMemberEpoch
+from tfn_jobs.resources_spec import ResourcesSpec
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder, Store
 from tfn_platform.sweep import Report, SweepMember, run_sweep

@@ -5,6 +5,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -138,3 +139,28 @@ def require_resources(num_cpus: float, num_gpus: float, *, purpose: str) -> None
         f"{', '.join(sorted(set(machines)))}; lower it in the spec's resources, "
         "or set TFN_CLUSTER_GROWS=1 if the cluster starts machines on demand"
     )
+
+
+@dataclass(frozen=True)
+class ClusterTotals:
+    """What all machines of a cluster have, busy or not.
+
+    Attributes:
+        cpus: logical CPUs, as Ray counts them.
+        gpus: GPUs.
+        processors: that CPUs stand for: fewer than them on a small machine that has been given
+            more, so that enough actors fit on it.
+    """
+
+    cpus: float
+    gpus: float
+    processors: float
+
+
+def cluster_totals() -> ClusterTotals:
+    """What the cluster has now."""
+    totals = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = totals.get("CPU", 0.0)
+    num_nodes = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    processors = min(cpus, os.cpu_count() or cpus) if num_nodes == 1 else cpus
+    return ClusterTotals(cpus, totals.get("GPU", 0.0), processors)

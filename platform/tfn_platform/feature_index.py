@@ -1,6 +1,13 @@
-"""Random access to FEATURES: one video's clips are one row group, found through an index."""
+"""Random access to FEATURES: an index says where each video's values lie, one read gets them.
 
+The index is a small Parquet file made from the parts' footers, with the contract of the features in
+its metadata. A reader needs nothing else: no listing, no footer, no scan.
+"""
+
+import copy
+import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +16,27 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tfn_platform.errors import TableError
-from tfn_platform.parquet import part_name
-from tfn_platform.store import StageFolder
-from tfn_platform.tables import FEATURES, Contract, FeatureContract
+from tfn_platform.feature_cache import CachedFiles, FeatureCache
+from tfn_platform.feature_footer import StoredVideo, stored_videos
+from tfn_platform.feature_table import Values, VideoFeatures, feature_part
+from tfn_platform.parquet import part_number
+from tfn_platform.ranged_files import RangedFiles
+from tfn_platform.store import StageFolder, bytes_hash
+from tfn_platform.tables import CONTRACT_KEY, FEATURES, Contract, FeatureContract
 
-INDEX_FILE = "features_index.json"
+INDEX_FILE = "features_index.parquet"
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("part", pa.int32(), nullable=False),
+        pa.field("row_group", pa.int32(), nullable=False),
+        pa.field("num_clips", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+    ]
+)
+# On an object store a footer, or a video, is a round trip.
+REMOTE_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -23,13 +46,13 @@ class FeatureSet:
     Attributes:
         video_ids: V names.
         offsets: [V + 1]; the clips of video v are rows offsets[v] to offsets[v + 1].
-        values: [all clips, F] float32.
+        values: [all clips, F] in the type that they are stored in, float16 or float32.
         contract: how they were made.
     """
 
     video_ids: tuple[str, ...]
     offsets: NDArray[np.int64]
-    values: NDArray[np.float32]
+    values: Values
     contract: FeatureContract
 
     def __post_init__(self) -> None:
@@ -44,97 +67,224 @@ class FeatureSet:
                 f"offsets must end at the {len(self.values)} clips, got {self.offsets[-1]}"
             )
 
-    def of(self, video: int) -> NDArray[np.float32]:
-        """The features [T, F] of one video, without a copy."""
+    def of(self, video: int) -> Values:
+        """The features [T, F] of one video, without a copy, in the stored type."""
         return self.values[self.offsets[video] : self.offsets[video + 1]]
 
 
 class FeatureReader:
-    """Reads single videos out of a FEATURES table without listing or scanning it."""
+    """Reads single videos out of FEATURES without listing or scanning them.
 
-    def __init__(self, folder: StageFolder) -> None:
-        """Read the index; raise TableError if the stage that makes the features is not done."""
+    May be used from threads, forked, and sent to other processes.
+    """
+
+    def __init__(self, folder: StageFolder, *, cache: FeatureCache | None = None) -> None:
+        """Read the index.
+
+        Args:
+            folder: the stage that made the features.
+            cache: where parts of a remote store are kept once they were needed; a local store
+                is read where it lies.
+
+        Raises:
+            TableError: the stage is not done, no video has features, or the index is damaged.
+        """
         if not folder.is_done:
             raise TableError(f"{folder.uri}: the features are not finished; run `extract` first")
-        self._folder = folder
-        self._index: dict[str, list[int]] = folder.store.read_json(folder.file(INDEX_FILE))
-        self._open_parts: dict[int, pq.ParquetFile] = {}
-        if not self._index:
+        self.folder = folder
+        index = read_index(folder)
+        if index.num_rows == 0:
             raise TableError(f"{folder.uri}: no video has features")
-        schema = self._part(next(iter(self._index.values()))[0]).schema_arrow
-        FEATURES.check(schema, source=folder.uri)
-        contract = Contract.from_schema(schema, source=folder.uri).features
-        if contract is None:
-            raise TableError(f"{folder.uri}: FEATURES do not say how they were made")
-        self.contract = contract
+        contract = Contract.from_schema(index.schema, source=folder.uri).features
+        assert contract is not None
+        self.contract: FeatureContract = contract
+        self.dtype = np.dtype(contract.value_type)
+        self._index = _places(index)
+        files = RangedFiles(folder.store)
+        self._files: RangedFiles | CachedFiles = files
+        if cache is not None and not files.is_local:
+            self._files = CachedFiles(files, cache, key=_hash_of_places(self._index))
+
+    def with_index(self, rows: pa.Table) -> "FeatureReader":
+        """A reader of the videos in these rows of the index (`read_index`) alone: light to send."""
+        reader = copy.copy(self)
+        reader._index = _places(rows)
+        return reader
 
     @property
     def video_ids(self) -> tuple[str, ...]:
         """The videos that have features, sorted."""
-        return tuple(sorted(self._index))
+        return tuple(self._index)
 
-    def read(self, video_id: str) -> NDArray[np.float32]:
-        """The features [T, F] of one video."""
-        if video_id not in self._index:
-            raise KeyError(f"no features of video {video_id!r} in {self._folder.uri}")
-        part, row_group = self._index[video_id]
-        column = self._part(part).read_row_group(row_group, columns=["feature"])["feature"]
-        return list_matrix(column)
+    def num_clips(self, video_id: str) -> int:
+        """T of one video, from the index; KeyError for an unknown one."""
+        return self._place(video_id)[1].num_clips
+
+    def read(self, video_id: str) -> Values:
+        """The features [T, F] of one video, in the stored type, by one ranged read.
+
+        Raises:
+            KeyError: the video has no features.
+            TableError: its part is gone or cut off.
+        """
+        values = np.empty((self.num_clips(video_id), self.contract.feature_dim), self.dtype)
+        self._read_into(video_id, values)
+        return values
 
     def read_all(self, video_ids: Sequence[str]) -> FeatureSet:
         """The features of several videos, in the order given."""
-        matrices = [self.read(video_id) for video_id in video_ids]
-        offsets = np.cumsum([0, *(len(matrix) for matrix in matrices)], dtype=np.int64)
-        empty = np.empty((0, self.contract.feature_dim), np.float32)
-        return FeatureSet(
-            tuple(video_ids), offsets, np.concatenate([empty, *matrices]), self.contract
-        )
+        offsets = np.cumsum([0, *(self.num_clips(name) for name in video_ids)], dtype=np.int64)
+        values = np.empty((offsets[-1], self.contract.feature_dim), self.dtype)
 
-    def _part(self, part: int) -> pq.ParquetFile:
-        if part not in self._open_parts:
-            store = self._folder.store
-            relative = f"{self._folder.table(FEATURES.name.lower())}/{part_name(part)}"
-            self._open_parts[part] = pq.ParquetFile(
-                store.filesystem.open_input_file(store.path(relative))
+        def read(video: int) -> None:
+            self._read_into(video_ids[video], values[offsets[video] : offsets[video + 1]])
+
+        in_file_order = sorted(range(len(video_ids)), key=lambda v: self._order(video_ids[v]))
+        with ThreadPoolExecutor(1 if self._files.is_local else REMOTE_THREADS) as pool:
+            list(pool.map(read, in_file_order))
+        return FeatureSet(tuple(video_ids), offsets, values, self.contract)
+
+    def in_file_order(self, video_ids: Sequence[str]) -> list[list[str]]:
+        """The videos by the part that they lie in, and in each part in the order they lie there."""
+        parts: dict[int, list[str]] = {}
+        for name in sorted(video_ids, key=self._order):
+            parts.setdefault(self._place(name)[0], []).append(name)
+        return list(parts.values())
+
+    def prefetch(self, video_ids: Sequence[str]) -> None:
+        """Begin to fetch the parts of these videos into the cache, in the order of the videos.
+
+        Returns at once; does nothing where there is no cache or nothing to fetch.
+        """
+        if isinstance(self._files, CachedFiles):
+            parts = dict.fromkeys(self._place(name)[0] for name in video_ids)
+            self._files.prefetch([feature_part(self.folder, part) for part in parts])
+
+    def holds(self, video_id: str, values: Values, center_seconds: NDArray[np.float64]) -> bool:
+        """Whether these are the features of a video as they were written, by their hash."""
+        video = VideoFeatures(video_id, values, center_seconds)
+        return video.content_hash == self._place(video_id)[1].content_hash
+
+    def center_seconds(self, video_id: str) -> NDArray[np.float64]:
+        """[T] the instants that a video's clips stand for, as the table has them."""
+        part, place = self._place(video_id)
+        store = self._files.store
+        with store.filesystem.open_input_file(
+            store.path(feature_part(self.folder, part))
+        ) as stream:
+            rows = pq.ParquetFile(stream).read_row_group(
+                place.row_group, columns=["center_seconds"]
             )
-        return self._open_parts[part]
+        centers: NDArray[np.float64] = rows["center_seconds"].to_numpy()
+        return centers
+
+    def _place(self, video_id: str) -> tuple[int, StoredVideo]:
+        if video_id not in self._index:
+            raise KeyError(f"no features of video {video_id!r} in {self.folder.uri}")
+        return self._index[video_id]
+
+    def _order(self, video_id: str) -> tuple[int, int]:
+        part, place = self._place(video_id)
+        return part, place.offset
+
+    def _read_into(self, video_id: str, values: Values) -> None:
+        part, place = self._place(video_id)
+        target = values.reshape(-1).view(np.uint8).data
+        self._files.read_into(feature_part(self.folder, part), target, offset=place.offset)
 
 
 def write_index(folder: StageFolder) -> int:
     """Write the index of the parts that lie in `folder`; return how many videos it holds.
 
     Raises:
-        TableError: a row group holds several videos, or a video lies in several row groups.
+        TableError: a part is no file of FEATURES, parts were made in different ways, or a video
+            lies in two of them.
     """
     store = folder.store
-    table = folder.table(FEATURES.name.lower())
-    index: dict[str, list[int]] = {}
-    for name in store.list_files(table):
-        part = int(name.removeprefix("part-").removesuffix(".parquet"))
-        source = store.uri(f"{table}/{name}")
-        with store.filesystem.open_input_file(store.path(f"{table}/{name}")) as stream:
-            videos = _videos_of_row_groups(pq.read_metadata(stream), source=source)
-        for row_group, video_id in videos.items():
-            if video_id in index:
-                raise TableError(f"{source}: video {video_id!r} lies in more than one row group")
-            index[video_id] = [part, row_group]
-    store.write_json(folder.file(INDEX_FILE), index)
-    return len(index)
+    names = store.list_files(folder.table(FEATURES.name.lower()))
+    parts = [part_number(name) for name in names]
+    with ThreadPoolExecutor(1 if store.is_local else REMOTE_THREADS) as pool:
+        footers = list(pool.map(lambda part: _read_footer(folder, part), parts))
+    contracts = {contract for _, contract in footers}
+    if len(contracts) > 1:
+        raise TableError(
+            f"{folder.uri}: the parts were not made in one way; take the folder away and make "
+            "the features again"
+        )
+    rows: dict[str, tuple[int, StoredVideo]] = {}
+    for part, (videos, _) in zip(parts, footers, strict=True):
+        for video in videos:
+            if video.video_id in rows:
+                raise TableError(
+                    f"{store.uri(feature_part(folder, part))}: video {video.video_id!r} lies in "
+                    f"part {rows[video.video_id][0]}, too"
+                )
+            rows[video.video_id] = part, video
+    metadata = {CONTRACT_KEY: contracts.pop()} if contracts else {}
+    store.write_bytes(folder.file(INDEX_FILE), _index_bytes(rows, metadata))
+    return len(rows)
 
 
-def _videos_of_row_groups(metadata: pq.FileMetaData, *, source: str) -> dict[int, str]:
-    """Number of each row group that is not empty -> the one video that it holds."""
-    videos: dict[int, str] = {}
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        if group.num_rows == 0:
-            continue
-        column = FEATURES.schema.get_field_index("video_id")
-        statistics = group.column(column).statistics
-        if statistics is None or statistics.min != statistics.max:
-            raise TableError(f"{source}: row group {number} holds more than one video")
-        videos[number] = statistics.min
-    return videos
+def features_hash(folder: StageFolder) -> str:
+    """A hash of all features that the index of a folder names, however they lie in parts."""
+    index = _places(read_index(folder))
+    lines = [f"{name}\0{place.content_hash}\n" for name, (_, place) in sorted(index.items())]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _read_footer(folder: StageFolder, part: int) -> tuple[list[StoredVideo], bytes]:
+    """The videos of a part, and its contract."""
+    relative = feature_part(folder, part)
+    source = folder.store.uri(relative)
+    try:
+        with folder.store.filesystem.open_input_file(folder.store.path(relative)) as stream:
+            parquet = pq.ParquetFile(stream)
+            videos, schema = stored_videos(parquet, source=source), parquet.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{source}: cannot be read as Parquet: {error}") from error
+    if Contract.from_schema(schema, source=source).features is None:
+        raise TableError(f"{source}: FEATURES do not say how they were made")
+    return videos, schema.metadata[CONTRACT_KEY]
+
+
+def _index_bytes(
+    rows: dict[str, tuple[int, StoredVideo]], metadata: dict[bytes, bytes]
+) -> memoryview:
+    ordered = [rows[name] for name in sorted(rows)]
+    columns = {
+        "video_id": [video.video_id for _, video in ordered],
+        "part": [part for part, _ in ordered],
+        "row_group": [video.row_group for _, video in ordered],
+        "num_clips": [video.num_clips for _, video in ordered],
+        "offset": [video.offset for _, video in ordered],
+        "content_hash": [video.content_hash for _, video in ordered],
+    }
+    sink = pa.BufferOutputStream()
+    table = pa.table(columns, schema=INDEX_SCHEMA.with_metadata(metadata))
+    pq.write_table(table, sink, compression="zstd")
+    return memoryview(sink.getvalue())
+
+
+def read_index(folder: StageFolder) -> pa.Table:
+    """The index of a folder, sorted by video, with the features' contract in its metadata."""
+    data = folder.store.read_bytes(folder.file(INDEX_FILE))
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise TableError(f"{folder.uri}: {INDEX_FILE} is damaged: {error}") from error
+
+
+def _places(index: pa.Table) -> dict[str, tuple[int, StoredVideo]]:
+    """Video -> its part, and where it lies there."""
+    names = [name for name in INDEX_SCHEMA.names if name != "part"]
+    videos = map(StoredVideo, *(index[name].to_pylist() for name in names))
+    parts = index["part"].to_pylist()
+    return {video.video_id: (part, video) for part, video in zip(parts, videos, strict=True)}
+
+
+def _hash_of_places(index: dict[str, tuple[int, StoredVideo]]) -> str:
+    """A hash of the files that an index belongs to."""
+    return bytes_hash(repr(list(index.values())).encode())
 
 
 def list_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:

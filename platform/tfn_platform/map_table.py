@@ -1,5 +1,6 @@
-"""Run a function, or a model in an actor, over rows with Ray Data; results come one by one."""
+"""Run a function, or a chain of actors, over rows with Ray Data; results come as they are made."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,27 +8,33 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.data.exceptions import ExecutionTimeoutError
+
+from tfn_platform.errors import ResourceError
 
 Row = dict[str, Any]
 
+DEFAULT_BLOCK_BYTES = 128 << 20
+FOR_EVER = -1
+
 
 @dataclass(frozen=True)
-class ModelStage:
-    """A class whose instances live in actors and turn a batch of rows into a batch of rows.
+class ActorStage:
+    """A class whose instances live in a pool of actors and turn tables into tables.
 
     Attributes:
-        actor: the class; called with a batch in Arrow format, gives one back.
+        actor: the class; called with a `pyarrow.Table`, gives or yields others.
         arguments: for its constructor.
-        num_actors: how many.
-        rows_per_call: rows a batch.
+        min_actors: how many there are at least.
+        max_actors: how many there are at most; between the two, as work piles up and CPUs are free.
         num_cpus: logical CPUs of an actor.
         num_gpus: GPUs of an actor.
     """
 
     actor: type
     arguments: dict[str, Any] = field(default_factory=dict)
-    num_actors: int = 1
-    rows_per_call: int = 4
+    min_actors: int = 1
+    max_actors: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
 
@@ -38,50 +45,70 @@ def map_rows(
     """Apply `function` to each row in parallel; results come in the order of the rows."""
     if not rows:
         return
-    _configure(preserve_order=True)
+    _configure(preserve_order=True, block_bytes=DEFAULT_BLOCK_BYTES, patience_seconds=FOR_EVER)
     dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), num_tasks))
-    yield from _rows_of(dataset.map(function, num_cpus=num_cpus))
+    for table in _tables_of(dataset.map(function, num_cpus=num_cpus)):
+        yield from table.to_pylist()
 
 
-def map_through_model(
-    rows: Sequence[Row],
-    expand: Callable[[Row], Iterator[Row]],
-    model: ModelStage,
+def stream_through(
+    tables: Sequence[pa.Table],
+    stages: Sequence[ActorStage],
     *,
-    num_cpus: float = 1,
-) -> Iterator[Row]:
-    """Expand each row into several on CPU tasks, then send them through a pool of model actors.
+    block_bytes: int,
+    patience_seconds: float,
+) -> Iterator[pa.Table]:
+    """Send tables through one pool of actors after the other, all of them at work at once.
 
-    Results come in no particular order. What is in flight is bounded by Ray Data's backpressure, so
-    `expand` may yield large rows: it is asked for the next ones as the actors keep up.
+    What is in flight is bounded by Ray Data's backpressure, so an actor may yield far more than it
+    gets: it is asked for more as the next ones keep up. A table is what one call of the first
+    actors gets. What they yield is packed, or split between rows, into blocks of about
+    `block_bytes`; one such block is what a call of the next actors gets.
+
+    An actor that dies is replaced, and what it was doing is done again, so that rows may come
+    twice. They come in no particular order.
+
+    Raises:
+        ResourceError: Ray gave up, or nothing moved for `patience_seconds`: what a lost machine
+            was doing waits for its own actors, and these for CPUs or GPUs that nobody has. Some
+            rows have not come.
     """
-    if not rows:
+    if not tables:
         return
-    _configure(preserve_order=False)
-    # One input row a block, so that whichever task is free takes the next one.
-    dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows))
-    expanded = dataset.flat_map(expand, num_cpus=num_cpus)
-    results = expanded.map_batches(
-        model.actor,
-        fn_constructor_kwargs=model.arguments,
-        batch_size=model.rows_per_call,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=model.num_actors),
-        num_cpus=model.num_cpus,
-        num_gpus=model.num_gpus,
-    )
-    yield from _rows_of(results)
+    _configure(preserve_order=False, block_bytes=block_bytes, patience_seconds=patience_seconds)
+    dataset: Dataset = ray.data.from_arrow(list(tables))
+    for stage in stages:
+        dataset = dataset.map_batches(
+            stage.actor,
+            fn_constructor_kwargs=stage.arguments,
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
+            num_cpus=stage.num_cpus,
+            num_gpus=stage.num_gpus,
+        )
+    try:
+        yield from _tables_of(dataset)
+    except (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException):
+        raise  # the actors' own mistake: the same would happen again
+    except ExecutionTimeoutError as error:
+        raise ResourceError(f"nothing moved for {patience_seconds:g} seconds") from error
+    except ray.exceptions.RayError as error:
+        raise ResourceError(f"Ray lost what it was working on: {error}") from error
 
 
-def _rows_of(dataset: Dataset) -> Iterator[Row]:
+def _tables_of(dataset: Dataset) -> Iterator[pa.Table]:
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
         assert isinstance(batch, pa.Table)
-        yield from batch.to_pylist()
+        yield batch
 
 
-def _configure(*, preserve_order: bool) -> None:
+def _configure(*, preserve_order: bool, block_bytes: int, patience_seconds: float) -> None:
     """Our own progress bars count what users think in: videos, not blocks."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = preserve_order
+    context.target_max_block_size = block_bytes
+    context.execution_no_progress_timeout_s = patience_seconds
+    logging.getLogger("ray.data").setLevel(logging.WARNING)

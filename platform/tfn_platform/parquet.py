@@ -16,6 +16,11 @@ def part_name(part: int) -> str:
     return f"part-{part:05d}.parquet"
 
 
+def part_number(name: str) -> int:
+    """The number of the part that `part_name` gave this name."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
+
+
 def write_table(
     folder: StageFolder,
     table: Table,

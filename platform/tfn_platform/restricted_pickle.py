@@ -13,7 +13,7 @@ import pickle
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any, BinaryIO, TypeVar
 
@@ -34,9 +34,12 @@ SHOWN = 100
 _DTYPE = re.compile(r"[|=<>]?(?:\?|[biufcSU]\d+|O\d*)")
 _ARRAY_CLASS = object()
 _KEY_TYPES = (str, bytes, int, float, complex, np.generic)
+Known = Mapping[str, Callable[..., Any]]
 
 
-def load_arrays(file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES) -> object:
+def load_arrays(
+    file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES, known: Known | None = None
+) -> object:
     """Read one pickle: numpy arrays and scalars, numbers, text, bytes and containers of these.
 
     Text of Python 2, which has no encoding of its own, is read as latin1, so that its arrays keep
@@ -45,6 +48,7 @@ def load_arrays(file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES) -> ob
     Args:
         file: of any pickle protocol, written by Python 2 or 3 with any numpy.
         max_array_bytes: what all arrays, bytes and sets together may hold.
+        known: further names that may be called, and what stands for them, ready for any arguments.
 
     Returns:
         What was pickled; arrays are plain, writable and of the machine's byte order. Keys of
@@ -57,7 +61,7 @@ def load_arrays(file: BinaryIO, *, max_array_bytes: int = MAX_ARRAY_BYTES) -> ob
     data = file.read()
     try:
         check_opcodes(data)
-        return _Resolver().plain(_Unpickler(io.BytesIO(data), max_array_bytes).load())
+        return _Resolver().plain(_Unpickler(io.BytesIO(data), max_array_bytes, known or {}).load())
     except DataError:
         raise
     except RecursionError:
@@ -144,9 +148,10 @@ def _check_size(found: int, claimed: int, shape: tuple[int, ...]) -> None:
 class _Unpickler(pickle.Unpickler):
     """Knows only the names below. They are methods: a pickle cannot change what they do."""
 
-    def __init__(self, file: BinaryIO, max_array_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, max_array_bytes: int, more: Known) -> None:
         super().__init__(file, encoding="latin1")
         self._bytes_left = max_array_bytes
+        self._more = more
 
     def find_class(self, module: str, name: str) -> Any:
         """Look a global up: in the list, or not at all."""
@@ -166,6 +171,8 @@ class _Unpickler(pickle.Unpickler):
         }
         # numpy 2 renamed its core, Python 3 its builtins.
         place = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        if f"{place}.{name}" in self._more:
+            return lambda *arguments: self._counted(self._more[f"{place}.{name}"](*arguments))
         if f"{place}.{name}" not in known:
             raise DataError(
                 f"the pickle asks for {f'{module}.{name}'[:SHOWN]}, which is no array and is not "

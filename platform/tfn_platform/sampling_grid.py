@@ -56,6 +56,25 @@ class SamplingGrid:
         lead = Fraction(self.frames_per_clip - 1, 2)
         return math.floor(self.stride_ticks * (clip + HALF) - lead + HALF)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether there are ticks between clips that belong to none."""
+        return self.stride_ticks > self.frames_per_clip
+
+    def clip_offset(self, clip: int, *, first_clip: int) -> int:
+        """Where in a chunk of frames that begins with clip `first_clip` clip `clip` begins.
+
+        A chunk holds every tick from its first to its last one, but for those of no clip.
+        """
+        if self.has_gaps:
+            return (clip - first_clip) * self.frames_per_clip
+        return self.first_tick(clip) - self.first_tick(first_clip)
+
+    def chunk_ticks(self, num_clips: int, *, first_clip: int = 0) -> int:
+        """How many frames a chunk of this many clips holds."""
+        last = first_clip + num_clips - 1
+        return self.clip_offset(last, first_clip=first_clip) + self.frames_per_clip
+
     def center_seconds(self, clip: int) -> float:
         """The instant that clip `clip` stands for, after the video's first frame."""
         if self.alignment == "start":

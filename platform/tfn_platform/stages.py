@@ -1,8 +1,8 @@
 """Content-addressed stages: what is made is never made again, and a plan says what will be.
 
-The key of a stage is the hash of its name, its settings, the version of its code and the keys of
-its inputs. A stage whose folder under that key is committed is done, whoever made it and for
-whichever pipeline.
+The key of a stage is the hash of its name, its settings, the versions of its code and of the
+tables, and the keys of its inputs. A stage whose folder under that key is committed is done,
+whoever made it and for whichever pipeline.
 """
 
 import datetime
@@ -15,7 +15,7 @@ from typing import Any
 
 from tfn_platform.spec import spec_hash
 from tfn_platform.store import StageFolder, Store
-from tfn_platform.tables import Contract, FeatureContract, Table
+from tfn_platform.tables import SCHEMA_VERSION, Contract, FeatureContract, Table
 
 NOTHING = "(nothing)"
 
@@ -39,7 +39,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Compute the key."""
-        content = [self.name, self.version, dict(self.settings), [i.key for i in self.inputs]]
+        inputs = [i.key for i in self.inputs]
+        content = [self.name, self.version, SCHEMA_VERSION, dict(self.settings), inputs]
         object.__setattr__(self, "key", spec_hash(content))
 
     def folder(self, store: Store) -> StageFolder:
@@ -71,6 +72,7 @@ class Stage:
         return {
             "key": self.key,
             "version": self.version,
+            "tables": SCHEMA_VERSION,
             "settings": dict(self.settings),
             "inputs": {i.name: i.key for i in self.inputs},
         }
@@ -123,6 +125,9 @@ def _why_it_runs(stage: Stage, previous: Mapping[str, Any] | None) -> str:
     reasons = []
     if previous["version"] != stage.version:
         reasons.append(f"its code changed (version {previous['version']} → {stage.version})")
+    tables = previous.get("tables", 1)
+    if tables != SCHEMA_VERSION:
+        reasons.append(f"the tables' format changed (version {tables} → {SCHEMA_VERSION})")
     # Through JSON, as the record went: a tuple is a list there.
     settings = json.loads(json.dumps(dict(stage.settings)))
     differences = _differences(previous["settings"], settings, "")

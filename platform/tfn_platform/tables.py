@@ -3,8 +3,11 @@
 import json
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfn_platform.errors import TableError
 from tfn_platform.quarantine_reason import QuarantineReason
@@ -14,6 +17,7 @@ __all__ = [
     "ANNOTATIONS",
     "BOUNDARY_MAPS",
     "CLASS_SCORES",
+    "DAMAGED",
     "DETECTIONS",
     "FEATURES",
     "PROPOSALS",
@@ -26,22 +30,29 @@ __all__ = [
     "check_feature_contract",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONTRACT_KEY = b"tfn.contract"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table's name and columns. A list column of length 0 has a fixed length set by the spec."""
+    """A table's name and columns. A list column of length 0 has a fixed length set by the spec.
+
+    Attributes:
+        name: such as ``FEATURES``.
+        schema: the columns.
+        allows_float16: whether fixed-size lists may hold float16 in place of float32.
+    """
 
     name: str
     schema: pa.Schema
+    allows_float16: bool = False
 
-    def sized(self, length: int) -> pa.Schema:
-        """The schema with its fixed-size list columns set to `length` values."""
+    def sized(self, length: int, *, value_type: pa.DataType | None = None) -> pa.Schema:
+        """The schema with its fixed-size list columns set to `length` values (of another type)."""
         return pa.schema(
             [
-                pa.field(f.name, pa.list_(f.type.value_type, length), nullable=False)
+                pa.field(f.name, pa.list_(value_type or f.type.value_type, length), nullable=False)
                 if pa.types.is_fixed_size_list(f.type)
                 else f
                 for f in self.schema
@@ -57,10 +68,11 @@ class Table:
                     f"{source}: not a {self.name} table: no column {field.name!r}; "
                     f"it has {', '.join(actual.names) or 'none'}"
                 )
-            if not _same_type(actual.field(position).type, field.type):
+            accepted = self._accepted_types(field.type)
+            if not any(_same_type(actual.field(position).type, type_) for type_ in accepted):
                 raise TableError(
-                    f"{source}: column {field.name!r} of {self.name} must be {field.type}, "
-                    f"got {actual.field(position).type}"
+                    f"{source}: column {field.name!r} of {self.name} must be "
+                    f"{' or '.join(map(str, accepted))}, got {actual.field(position).type}"
                 )
         extra = [name for name in actual.names if name not in self.schema.names]
         if extra:
@@ -80,6 +92,11 @@ class Table:
         fields = [rows.schema.field(name).with_nullable(False) for name in rows.schema.names]
         return rows.cast(pa.schema(fields, metadata=rows.schema.metadata))
 
+    def _accepted_types(self, expected: pa.DataType) -> list[pa.DataType]:
+        if self.allows_float16 and pa.types.is_fixed_size_list(expected):
+            return [expected, pa.list_(pa.float16(), expected.list_size)]
+        return [expected]
+
 
 def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_fixed_size_list(expected):
@@ -89,8 +106,9 @@ def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
     return bool(actual == expected)
 
 
-def _table(name: str, **columns: pa.DataType) -> Table:
-    return Table(name, pa.schema([pa.field(c, t, nullable=False) for c, t in columns.items()]))
+def _table(name: str, *, allows_float16: bool = False, **columns: pa.DataType) -> Table:
+    schema = pa.schema([pa.field(c, t, nullable=False) for c, t in columns.items()])
+    return Table(name, schema, allows_float16)
 
 
 _SEGMENT = {"start_seconds": pa.float64(), "end_seconds": pa.float64()}
@@ -111,17 +129,20 @@ VIDEOS = _table(
 ANNOTATIONS = _table(
     "ANNOTATIONS", video_id=pa.string(), subset=pa.string(), label=pa.string(), **_SEGMENT
 )
-QUARANTINE = _table(
-    "QUARANTINE",
-    video_id=pa.string(),
-    uri=pa.string(),
-    reason=pa.string(),
-    detail=pa.string(),
-    stage=pa.string(),
-    attempts=pa.int32(),
-)
+_FAULT = {
+    "video_id": pa.string(),
+    "uri": pa.string(),
+    "reason": pa.string(),
+    "detail": pa.string(),
+    "stage": pa.string(),
+    "attempts": pa.int32(),
+}
+QUARANTINE = _table("QUARANTINE", **_FAULT)
+# Files that have features in spite of their fault: they were used as far as they go.
+DAMAGED = _table("DAMAGED", **_FAULT)
 FEATURES = _table(
     "FEATURES",
+    allows_float16=True,
     video_id=pa.string(),
     clip_index=pa.int32(),
     center_seconds=pa.float64(),
@@ -171,19 +192,34 @@ class FeatureContract(Spec):
     """Frames a second on the sampling grid, as an exact fraction."""
     stride_seconds: str
     """Seconds between the centres of neighbouring clips, as an exact fraction."""
-    alignment: str
-    """What stands at (k + ½)·stride: the clip's centre."""
-    short_side: int
-    """Pixels of the short side."""
-    normalization: str
-    """Mean and standard deviation that frames were normalised with, in 0..1."""
-    decoder: str
-    """Name and version of the video decoder."""
+    alignment: Literal["center", "start"]
+    """"center": clip k's centre stands at (k + ½)·stride; "start": its first frame at k·stride."""
+    short_side: int | None
+    """Pixels of the short side; null where that is not known, as of features made elsewhere."""
+    normalization: str | None
+    """How frames were cut, and normalised (mean and standard deviation in 0..1); null: unknown."""
+    decoder: str | None
+    """Name and version of the video decoder; null: unknown."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the backbone."""
+    value_type: Literal["float32", "float16"] = "float32"
+    """Type that the values are stored in."""
 
     @property
     def clip_seconds(self) -> float:
         """Seconds from the centre of one clip to the next."""
         return float(Fraction(self.stride_seconds))
+
+    def center_seconds(self, num_clips: int) -> NDArray[np.float64]:
+        """[T] the instants that a video's first `num_clips` clips stand for, as the grid has them.
+
+        Each is the exact fraction rounded once, as `SamplingGrid.center_seconds` gives it.
+        """
+        stride = Fraction(self.stride_seconds)
+        first = stride / 2
+        if self.alignment == "start":
+            first = Fraction(self.frames_per_clip - 1, 2) / Fraction(self.frame_rate)
+        return np.array([float(stride * clip + first) for clip in range(num_clips)])
 
 
 @dataclass(frozen=True)

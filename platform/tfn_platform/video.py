@@ -5,7 +5,7 @@ frame with the largest presentation time not after a tick, upright, with its sho
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import dropwhile
 
@@ -16,54 +16,105 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from tfn_platform.quarantine_reason import QuarantineReason
 from tfn_platform.sampling_grid import SamplingGrid
 from tfn_platform.video_frames import FrameReader, TimedFrame
-from tfn_platform.video_probe import VideoInfo, probe_video
+from tfn_platform.video_probe import VideoInfo, check_bytes, check_whole, probe_video
 from tfn_platform.video_source import VideoError, VideoSource, open_video
-from tfn_platform.video_ticks import FrameChunk, Image, TickBuffer, tick_runs
+from tfn_platform.video_ticks import (
+    ChunkLimit,
+    DecodedVideo,
+    FrameChunk,
+    Image,
+    TickBuffer,
+    tick_runs,
+)
 
 __all__ = [
+    "ChunkLimit",
+    "DecodedVideo",
     "FrameChunk",
     "SamplingGrid",
     "VideoError",
     "VideoInfo",
+    "decode_video",
     "iter_chunks",
     "probe_video",
     "read_ticks",
 ]
 
-MIN_MISSING_SECONDS = Fraction(1)
-MAX_MISSING_SHARE = Fraction(1, 50)
 SEEK_MARGINS_SECONDS = (0, 3)
 
 
-def iter_chunks(uri: str, grid: SamplingGrid, *, clips_per_chunk: int) -> Iterator[FrameChunk]:
+def iter_chunks(
+    uri: str,
+    grid: SamplingGrid,
+    *,
+    clips_per_chunk: int | ChunkLimit,
+    square: bool = False,
+    salvage: bool = False,
+) -> Iterator[FrameChunk]:
     """Stream all T clips of a video, `clips_per_chunk` at a time (fewer in the last chunk).
 
+    With `square` frames are cut to their central square.
+
     T follows from the decoded duration, so damage shows at the end only: a VideoError may come
-    after some chunks, and what was made of them is then to be thrown away.
+    after some chunks, and what was made of them is then to be thrown away. With `salvage` what
+    decodes of a damaged video is all there is of it; `decode_video` tells it from a sound one.
     """
-    if clips_per_chunk < 1:
+    items = decode_video(uri, grid, clips_per_chunk=clips_per_chunk, square=square, salvage=salvage)
+    for item in items:
+        if isinstance(item, FrameChunk):
+            yield item
+
+
+def decode_video(
+    uri: str,
+    grid: SamplingGrid,
+    *,
+    clips_per_chunk: int | ChunkLimit,
+    square: bool = False,
+    salvage: bool = False,
+    alive: Callable[[], None] | None = None,
+) -> Iterator[FrameChunk | DecodedVideo]:
+    """The chunks of `iter_chunks` and then what became of the video.
+
+    `alive` is called for every packet, however little comes of it.
+    """
+    if isinstance(clips_per_chunk, int) and clips_per_chunk < 1:
         raise ValueError(f"clips_per_chunk must be at least 1, got {clips_per_chunk}")
     with open_video(uri) as source:
-        reader = FrameReader(source)
-        resize = _Resizer(grid.short_side)
-        ticks = TickBuffer(grid, clips_per_chunk)
+        reader = FrameReader(source, salvage=salvage, alive=alive)
+        resize = _Resizer(grid.short_side, square=square)
+        ticks = TickBuffer(grid)
         duration_seconds = Fraction(0)
+        num_clips = 0
         for run in tick_runs(reader, grid.frame_rate):
             duration_seconds = run.end_seconds
-            if run.is_last:
-                ticks.hold(resize(run.frame))
-            elif run.num_ticks:
-                image = resize(run.frame)
-                num_sure_clips = grid.num_clips(run.end_seconds)
-                for _ in range(run.num_ticks):
-                    ticks.hold(image)
-                    if chunk := ticks.take(num_sure_clips, may_be_short=False):
-                        yield chunk
-        if duration_seconds:
-            _check_whole(source, duration_seconds)
-        reader.check_quality()
-        while chunk := ticks.take(grid.num_clips(duration_seconds), may_be_short=True):
-            yield chunk
+            if isinstance(clips_per_chunk, ChunkLimit):
+                frame_bytes = resize(run.frame).nbytes
+                clips_per_chunk = clips_per_chunk.clips_per_chunk(grid, frame_bytes=frame_bytes)
+            num_sure_clips = grid.num_clips(run.end_seconds)
+            image: Image | None = resize(run.frame) if run.is_last else None
+            if image is not None:
+                ticks.hold(image)
+            for _ in range(run.num_ticks):
+                if not ticks.needs_next():
+                    ticks.skip()
+                    continue
+                image = resize(run.frame) if image is None else image
+                ticks.hold(image)
+                if chunk := ticks.take(
+                    clips_per_chunk, num_sure_clips=num_sure_clips, may_be_short=False
+                ):
+                    num_clips += chunk.num_clips
+                    yield chunk
+        damage = _judge(source, reader, duration_seconds)
+        if damage and not (salvage and duration_seconds and damage.reason.is_recoverable):
+            raise damage
+        assert isinstance(clips_per_chunk, int), "a frame was seen, or the reader is at fault"
+        num_sure_clips = grid.num_clips(duration_seconds)
+        while rest := ticks.take(clips_per_chunk, num_sure_clips=num_sure_clips, may_be_short=True):
+            num_clips += rest.num_clips
+            yield rest
+        yield DecodedVideo(num_clips, duration_seconds, reader.num_frames, damage)
 
 
 def read_ticks(
@@ -119,10 +170,11 @@ def _frames_from(
 class _Resizer:
     """Turn decoded frames into upright RGB images of one size, the first frame's."""
 
-    def __init__(self, short_side: int) -> None:
+    def __init__(self, short_side: int, *, square: bool = False) -> None:
         if short_side < 1:
             raise ValueError(f"short_side must be at least 1 pixel, got {short_side}")
         self._short_side = short_side
+        self._square = square
         self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
 
@@ -143,18 +195,28 @@ class _Resizer:
             interpolation=kernel | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
             threads=1,
         )
-        return np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90))
+        image: Image = np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90))
+        return _center_square(image) if self._square else image
 
 
-def _check_whole(source: VideoSource, duration_seconds: Fraction) -> None:
-    """Some decoders end early without an error: compare with what the file says."""
-    declared_seconds = source.declared_seconds()
-    if declared_seconds is None:
-        return
-    tolerated = max(MIN_MISSING_SECONDS, MAX_MISSING_SHARE * declared_seconds)
-    if declared_seconds - duration_seconds > tolerated:
-        raise VideoError(
-            QuarantineReason.TRUNCATED,
-            f"{source.uri}: {float(duration_seconds):.3f} of the declared "
-            f"{float(declared_seconds):.3f} seconds could be decoded",
-        )
+def _center_square(image: Image) -> Image:
+    """A copy of the central square, so that the rest of the picture is not held."""
+    height, width = image.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def _judge(
+    source: VideoSource, reader: FrameReader, duration_seconds: Fraction
+) -> VideoError | None:
+    """What is wrong with a video that was read to its end."""
+    try:
+        check_bytes(source, duration_seconds)
+        reader.check_quality()
+        check_whole(source, duration_seconds)
+    except VideoError as error:
+        return error
+    if not duration_seconds:
+        return VideoError(QuarantineReason.CORRUPT_FRAMES, f"{source.uri}: no frame has a time")
+    return None

@@ -1,17 +1,25 @@
 """Decode a video packet by packet into frames with exact times, and judge what came out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 import av
 
 from tfn_platform.quarantine_reason import QuarantineReason
-from tfn_platform.video_source import VideoError, VideoSource
+from tfn_platform.video_bytes import is_encrypted
+from tfn_platform.video_source import MAX_FRAME_PIXELS, VideoError, VideoSource, open_video
 
 MAX_BAD_SHARE = Fraction(1, 10)
-MAX_FRAME_SECONDS = 600
+MAX_CORRUPT_SHARE = Fraction(1, 4)
+"""Of frames that the decoder made up in part: less bad than one that it did not give."""
+MAX_FRAME_SECONDS = 3600
+MAX_UNCHECKED_SECONDS = Fraction(1)
+MAX_EXCESS_SHARE = Fraction(1, 50)
 MAX_DEMUX_ERRORS = 100
+PICTURE_FORMATS = ("gif", "apng")
+NUM_PACKETS_TO_EXPLAIN = 5
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,24 @@ class FrameReader:
     Packets that do not decode and frames whose time does not advance are skipped and counted.
     """
 
-    def __init__(self, source: VideoSource) -> None:
-        """Nothing is read before the first frame is asked for."""
+    def __init__(
+        self, source: VideoSource, *, salvage: bool = False, alive: Callable[[], None] | None = None
+    ) -> None:
+        """Nothing is read before the first frame is asked for.
+
+        With `salvage` a leap in time ends the video, and `check_quality` says so. `alive` is called
+        for every packet.
+        """
         self.num_packets = 0
         self.num_bad_packets = 0
         self.num_frames = 0
+        self.num_corrupt_frames = 0
         self.num_bad_timestamps = 0
         self._source = source
+        self._salvage = salvage
+        self._alive = alive
+        self._origin: Fraction | None = None
+        self._leap: VideoError | None = None
         self._is_timed: bool | None = None
         self._last: TimedFrame | None = None
 
@@ -44,29 +63,47 @@ class FrameReader:
         """Yield frames of strictly increasing start."""
         for frame in self._decoded():
             self.num_frames += 1
+            self.num_corrupt_frames += frame.is_corrupt
             timed = self._time(frame)
             last = self._last
             if timed is None or (last and timed.start_seconds <= last.start_seconds):
                 self.num_bad_timestamps += 1
                 continue
             if last and timed.start_seconds - last.end_seconds > MAX_FRAME_SECONDS:
-                raise VideoError(
+                self._leap = VideoError(
                     QuarantineReason.BAD_TIMESTAMPS,
                     f"{self._source.uri}: no frame between {float(last.end_seconds):.3f} "
                     f"and {float(timed.start_seconds):.3f} seconds",
                 )
+                if self._salvage:
+                    return
+                raise self._leap
             self._last = timed
             yield timed
 
     def check_quality(self) -> None:
         """Raise VideoError where too much was skipped; call it after the last frame."""
         uri = self._source.uri
+        if self._leap:
+            raise self._leap
+        if not self.num_packets:
+            raise VideoError(
+                QuarantineReason.EMPTY_STREAM, f"{uri}: its video stream holds no packet"
+            )
         if self.num_bad_packets > MAX_BAD_SHARE * self.num_packets or not self.num_frames:
+            self._explain_bad_packets()
             raise VideoError(
                 QuarantineReason.CORRUPT_FRAMES,
                 f"{uri}: {self.num_bad_packets} of {self.num_packets} packets did not decode, "
                 f"{self.num_frames} frames did",
             )
+        if self.num_corrupt_frames > MAX_CORRUPT_SHARE * self.num_frames:
+            raise VideoError(
+                QuarantineReason.CORRUPT_FRAMES,
+                f"{uri}: {self.num_corrupt_frames} of {self.num_frames} frames are damaged",
+            )
+        if self.num_frames == 1 and self._source.container.format.name in PICTURE_FORMATS:
+            raise VideoError(QuarantineReason.STILL_PICTURE, f"{uri}: an animation of one picture")
         if self.num_bad_timestamps > MAX_BAD_SHARE * self.num_frames:
             raise VideoError(
                 QuarantineReason.BAD_TIMESTAMPS,
@@ -74,9 +111,24 @@ class FrameReader:
                 "or one that does not advance",
             )
 
+    def _explain_bad_packets(self) -> None:
+        """Raise VideoError where it is known why packets do not decode."""
+        source = self._source
+        if is_encrypted(source.file):
+            raise VideoError(
+                QuarantineReason.ENCRYPTED, f"{source.uri}: its video stream is encrypted"
+            )
+        if not self.num_frames and refuses_size(source.uri):
+            raise VideoError(
+                QuarantineReason.FRAME_TOO_LARGE,
+                f"{source.uri}: its frames have more than {MAX_FRAME_PIXELS} pixels",
+            )
+
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
             self.num_packets += 1
+            if self._alive:
+                self._alive()
             try:
                 yield from packet.decode()
             except av.FFmpegError:
@@ -103,8 +155,6 @@ class FrameReader:
     def _time(self, frame: av.VideoFrame) -> TimedFrame | None:
         """Put a frame on the clock; None where its time is missing but others' was not."""
         source, last = self._source, self._last
-        rate = source.stream.average_rate or source.stream.guessed_rate
-        step = frame.duration * source.time_base if frame.duration else Fraction(1 / (rate or 25))
         stamp = frame.pts if source.has_presentation_times else frame.dts
         if self._is_timed is None:
             self._is_timed = stamp is not None
@@ -114,4 +164,39 @@ class FrameReader:
             start = last.end_seconds if last else Fraction(0)
         else:
             start = None
-        return None if start is None else TimedFrame(frame, start, start + step)
+        return None if start is None else TimedFrame(frame, start, start + self._step(frame, start))
+
+    def _step(self, frame: av.VideoFrame, start: Fraction) -> Fraction:
+        """How long a frame is shown: what it says, unless that cannot be; then by the rate.
+
+        A long time is believed only within what the whole file says of itself.
+        """
+        source = self._source
+        step = (frame.duration or 0) * source.time_base
+        limit_seconds = Fraction(MAX_FRAME_SECONDS)
+        if (declared_seconds := source.declared_seconds()) is not None:
+            self._origin = start if self._origin is None else self._origin
+            latest_end = self._origin + declared_seconds * (1 + MAX_EXCESS_SHARE)
+            limit_seconds = max(MAX_UNCHECKED_SECONDS, min(limit_seconds, latest_end - start))
+        if 0 < step <= limit_seconds:
+            return step
+        rate = source.stream.average_rate or source.stream.guessed_rate
+        return min(Fraction(1 / (rate or 25)), MAX_UNCHECKED_SECONDS)
+
+
+def refuses_size(uri: str) -> bool:
+    """Whether the decoder says, in its log and nowhere else, that a frame is too large for it."""
+    level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as messages, open_video(uri) as source:
+            for packet in islice(source.container.demux(source.stream), NUM_PACKETS_TO_EXPLAIN):
+                try:
+                    packet.decode()
+                except av.FFmpegError:
+                    continue
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skip_repeated)
+    return any("Picture size" in message for _, _, message in messages)

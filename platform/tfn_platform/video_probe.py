@@ -6,8 +6,15 @@ from fractions import Fraction
 import av
 
 from tfn_platform.quarantine_reason import QuarantineReason
+from tfn_platform.video_bytes import missing_bytes
 from tfn_platform.video_frames import FrameReader
 from tfn_platform.video_source import VideoError, VideoSource, open_video
+
+MAX_DECLARED_SECONDS = 7 * 86_400
+MIN_MISSING_SECONDS = Fraction(1)
+MAX_ROUNDING_SECONDS = Fraction(1, 5)
+"""Less than that is never called missing."""
+MAX_MISSING_SHARE = Fraction(1, 50)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ def probe_video(uri: str) -> VideoInfo:
         codec = source.stream.codec_context.name
         rate = source.stream.average_rate or source.stream.guessed_rate
         seconds = source.declared_seconds()
+        if seconds is not None:
+            check_declared(uri, seconds)
     if seconds is None:
         with open_video(uri) as source:
             seconds = _packet_seconds(source, rate or Fraction(25))
@@ -55,6 +64,79 @@ def probe_video(uri: str) -> VideoInfo:
         rotation=rotation,
         codec=codec,
     )
+
+
+def check_bytes(source: VideoSource, decoded_seconds: Fraction) -> None:
+    """Refuse a file whose end is missing by its own account, unless no frame is missing by that.
+
+    Raises:
+        VideoError: TRUNCATED.
+    """
+    declared_seconds = source.declared_seconds()
+    if declared_seconds is not None and declared_seconds - decoded_seconds <= MAX_ROUNDING_SECONDS:
+        return
+    if num_bytes := missing_bytes(source.file):
+        declared = (
+            "" if declared_seconds is None else f"of the declared {float(declared_seconds):.3f} "
+        )
+        raise VideoError(
+            QuarantineReason.TRUNCATED,
+            f"{source.uri}: {float(decoded_seconds):.3f} {declared}seconds could be decoded, "
+            f"{num_bytes} bytes are missing at its end",
+        )
+
+
+def check_whole(source: VideoSource, decoded_seconds: Fraction) -> None:
+    """Compare with what the file says, as some decoders end early without an error.
+
+    Raises:
+        VideoError: TRUNCATED, or ABSURD_DURATION where what it says cannot be.
+    """
+    declared_seconds = source.declared_seconds()
+    if declared_seconds is None:
+        return
+    tolerated_seconds = max(MIN_MISSING_SECONDS, MAX_MISSING_SHARE * declared_seconds)
+    if declared_seconds - decoded_seconds > tolerated_seconds:
+        check_declared(source.uri, declared_seconds)
+        raise VideoError(
+            QuarantineReason.TRUNCATED,
+            f"{source.uri}: {float(decoded_seconds):.3f} of the declared "
+            f"{float(declared_seconds):.3f} seconds could be decoded",
+        )
+
+
+def check_declared(uri: str, declared_seconds: Fraction) -> None:
+    """Refuse a declared duration that no video has: VideoError ABSURD_DURATION."""
+    if not 0 <= declared_seconds <= MAX_DECLARED_SECONDS:
+        raise VideoError(
+            QuarantineReason.ABSURD_DURATION,
+            f"{uri}: declares {float(declared_seconds):.0f} seconds, "
+            f"more than {MAX_DECLARED_SECONDS // 86_400} days or less than none",
+        )
+
+
+def check_expected_duration(
+    uri: str,
+    *,
+    actual_seconds: float,
+    expected_seconds: float,
+    tolerance_share: float,
+    tolerance_seconds: float = 2.0,
+) -> None:
+    """Refuse a video that is not as long as its annotation says.
+
+    It may differ by `tolerance_share` of the expected duration and by `tolerance_seconds` at least.
+
+    Raises:
+        VideoError: DURATION_MISMATCH.
+    """
+    tolerated_seconds = max(tolerance_seconds, tolerance_share * expected_seconds)
+    if not abs(actual_seconds - expected_seconds) <= tolerated_seconds:
+        raise VideoError(
+            QuarantineReason.DURATION_MISMATCH,
+            f"{uri}: lasts {actual_seconds:.2f} seconds, its annotation says "
+            f"{expected_seconds:.2f} (more than {tolerated_seconds:.2f} apart)",
+        )
 
 
 def _packet_seconds(source: VideoSource, rate: Fraction) -> Fraction:

@@ -1,29 +1,44 @@
 """Open a video file and find its picture stream; every way to fail has a reason."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 from av.stream import Disposition
-from pyarrow import fs
 
 from tfn_platform.errors import TfnError
 from tfn_platform.quarantine_reason import QuarantineReason
+from tfn_platform.video_bytes import foreign_kind, is_encrypted, lacks_index
+
+MAX_FRAME_PIXELS = 8192 * 8192
+"""Twice the pixels of 8K; a frame of that size takes 100 MB as the decoder holds it."""
+OPEN_OPTIONS = {
+    # An innocent-looking file may be a playlist that names others: open none of them.
+    "protocol_whitelist": "none",
+    # A small file may unpack to pictures that fill the memory, whatever its header says.
+    "max_pixels": str(MAX_FRAME_PIXELS),
+}
+LOCAL_BUFFER_BYTES = 1 << 18
+REMOTE_BUFFER_BYTES = 1 << 20
+"""A remote file is read in requests of this size."""
+STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 
 
 class VideoError(TfnError):
     """A video that cannot be used: `reason` for the table, `detail` for the reader."""
 
-    def __init__(self, reason: QuarantineReason, detail: str) -> None:
-        """Keep both as `args`, so that the error survives pickling."""
+    def __init__(self, reason: QuarantineReason, detail: str, *, attempts: int = 1) -> None:
+        """Reason and detail are `args` and `attempts` is an attribute: all survive pickling."""
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
+        self.attempts = attempts
 
     def __str__(self) -> str:
         """Reason and detail in one line."""
@@ -37,6 +52,7 @@ class VideoSource:
     uri: str
     container: av.container.InputContainer
     stream: av.VideoStream
+    file: BinaryIO
 
     @property
     def time_base(self) -> Fraction:
@@ -78,51 +94,109 @@ def open_video(uri: str) -> Iterator[VideoSource]:
     """
     with _open_bytes(uri) as file:
         try:
-            # An innocent-looking file may be a playlist that names others: open none of them.
-            container = av.open(file, options={"protocol_whitelist": "none"})
+            container = av.open(
+                file,
+                options=OPEN_OPTIONS,
+                buffer_size=REMOTE_BUFFER_BYTES if "://" in uri else LOCAL_BUFFER_BYTES,
+            )
         except av.FFmpegError as error:
-            raise VideoError(QuarantineReason.NOT_A_VIDEO, f"{uri}: {error.strerror}") from error
+            raise _why_not_opened(uri, file, str(error.strerror)) from error
         with container:
-            pictures = [
-                stream
-                for stream in container.streams.video
-                if not stream.disposition & Disposition.attached_pic
-            ]
-            if not pictures:
-                raise VideoError(
-                    QuarantineReason.NO_VIDEO_STREAM,
-                    f"{uri}: {len(container.streams)} streams, none of them video",
-                )
-            stream = pictures[0]
-            if stream.codec_context is None:
-                raise VideoError(
-                    QuarantineReason.DECODER_ERROR, f"{uri}: no decoder for its video stream"
-                )
+            stream = _picture_stream(uri, container, file)
             stream.codec_context.thread_count = 1
-            yield VideoSource(uri, container, stream)
+            stream.codec_context.options = {"max_pixels": OPEN_OPTIONS["max_pixels"]}
+            yield VideoSource(uri, container, stream, file)
+
+
+def _why_not_opened(uri: str, file: BinaryIO, message: str) -> VideoError:
+    if kind := foreign_kind(file):
+        reason, what = kind
+        return VideoError(reason, f"{uri}: this is {what}, not a video")
+    if lacks_index(file):
+        return VideoError(
+            QuarantineReason.NO_INDEX,
+            f"{uri}: an mp4 file without its index (moov); was its download cut short?",
+        )
+    return VideoError(QuarantineReason.NOT_A_VIDEO, f"{uri}: {message}")
+
+
+def _picture_stream(
+    uri: str, container: av.container.InputContainer, file: BinaryIO
+) -> av.VideoStream:
+    """The first stream of moving pictures, checked for what can be told before decoding."""
+    streams = container.streams
+    pictures = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
+    if not pictures:
+        if len(streams) and len(streams) == len(streams.subtitles):
+            raise VideoError(QuarantineReason.SUBTITLES, f"{uri}: holds nothing but subtitles")
+        if kind := foreign_kind(file):
+            raise VideoError(kind[0], f"{uri}: this is {kind[1]}, not a video")
+        raise VideoError(
+            QuarantineReason.NO_VIDEO_STREAM, f"{uri}: {len(streams)} streams, none of them video"
+        )
+    if container.format.name.endswith("_pipe") or _is_still_brand(container):
+        raise VideoError(
+            QuarantineReason.STILL_PICTURE,
+            f"{uri}: a single picture ({container.format.long_name or container.format.name})",
+        )
+    context = pictures[0].codec_context
+    # It is None for a codec that is not known, whatever the type says.
+    if not context:
+        if is_encrypted(file):
+            raise VideoError(QuarantineReason.ENCRYPTED, f"{uri}: its video stream is encrypted")
+        raise VideoError(QuarantineReason.NO_DECODER, f"{uri}: no decoder for its video stream")
+    if context.width * context.height > MAX_FRAME_PIXELS:
+        raise VideoError(
+            QuarantineReason.FRAME_TOO_LARGE,
+            f"{uri}: frames of {context.width} x {context.height} pixels, "
+            f"at most {MAX_FRAME_PIXELS} are decoded",
+        )
+    return pictures[0]
+
+
+def _is_still_brand(container: av.container.InputContainer) -> bool:
+    """AVIF and HEIC pictures lie in a container that is otherwise one of videos."""
+    return container.metadata.get("major_brand") in STILL_BRANDS
 
 
 @contextmanager
 def _open_bytes(uri: str) -> Iterator[Any]:
     """Open the file for reading bytes, after the checks that need no decoder."""
     try:
-        if "://" in uri:
-            filesystem, path = fs.FileSystem.from_uri(uri)
-            info = filesystem.get_file_info(path)
-            if info.type == fs.FileType.NotFound:
-                raise FileNotFoundError(uri)
-            _check_file(uri, info.type == fs.FileType.File, info.size)
-            file = filesystem.open_input_file(path)
-        else:
-            status = os.stat(uri)
-            _check_file(uri, stat.S_ISREG(status.st_mode), status.st_size)
-            file = open(uri, "rb")  # noqa: SIM115
-    except FileNotFoundError as error:
+        file = _open_remote(uri) if "://" in uri else _open_local(uri)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise VideoError(QuarantineReason.MISSING_FILE, f"{uri} does not exist") from error
     except PermissionError as error:
         raise VideoError(QuarantineReason.PERMISSION_DENIED, f"{uri} may not be read") from error
+    except ValueError as error:
+        raise VideoError(QuarantineReason.NOT_A_FILE, f"{uri!r} is no address: {error}") from error
+    except OSError as error:
+        # A storage's refusal comes as an OSError of no special kind.
+        if "ACCESS_DENIED" in str(error):
+            raise VideoError(QuarantineReason.PERMISSION_DENIED, f"{uri}: {error}") from error
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise VideoError(QuarantineReason.NOT_A_FILE, f"{uri}: {error.strerror}") from error
+        raise
     with file:
         yield file
+
+
+def _open_local(path: str) -> BinaryIO:
+    status = os.stat(path)
+    _check_file(path, stat.S_ISREG(status.st_mode), status.st_size)
+    return open(path, "rb")
+
+
+def _open_remote(uri: str) -> Any:
+    # Loaded here, as a decoding process that reads local files starts faster without it.
+    from pyarrow import fs
+
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise FileNotFoundError(uri)
+    _check_file(uri, info.type == fs.FileType.File, info.size)
+    return filesystem.open_input_file(path)
 
 
 def _check_file(uri: str, is_file: bool, size_bytes: int | None) -> None:

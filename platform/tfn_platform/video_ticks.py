@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tfn_platform.sampling_grid import SamplingGrid
 from tfn_platform.video_frames import TimedFrame
+from tfn_platform.video_source import VideoError
 
 Image = NDArray[np.uint8]
 
@@ -19,7 +20,7 @@ Image = NDArray[np.uint8]
 class FrameChunk:
     """The ticks of consecutive clips: frames [n, H, W, 3] uint8 RGB, clamped to the video.
 
-    Clip k of the video is frames[grid.first_tick(k) - first_tick :][:frames_per_clip].
+    Clip k of the video is frames[grid.clip_offset(k, first_clip=first_clip) :][:frames_per_clip].
     """
 
     first_tick: int
@@ -35,6 +36,49 @@ class FrameChunk:
             )
         if self.first_clip < 0 or self.num_clips < 1:
             raise ValueError(f"got first_clip {self.first_clip}, num_clips {self.num_clips}")
+
+
+@dataclass(frozen=True)
+class DecodedVideo:
+    """What follows a video's last chunk."""
+
+    num_clips: int
+    """T, all chunks together."""
+    seconds: Fraction
+    """The decoded duration, which T follows from."""
+    num_frames: int
+    """Frames that the decoder gave."""
+    damage: VideoError | None = None
+    """Why not all of the file could be used, where the caller takes what there is."""
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class ChunkLimit:
+    """A chunk as large as fits: a multiple of `batch_clips` clips in at most `max_bytes`.
+
+    One batch is always taken, however large it is.
+    """
+
+    batch_clips: int
+    max_bytes: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.batch_clips < 1 or self.max_bytes < 1:
+            raise ValueError(
+                f"batch_clips and max_bytes must be at least 1, "
+                f"got {self.batch_clips} and {self.max_bytes}"
+            )
+
+    def clips_per_chunk(self, grid: SamplingGrid, *, frame_bytes: int) -> int:
+        """Clips whose ticks, the overlap counted once, fit where a frame has `frame_bytes`."""
+        num_ticks = self.max_bytes // frame_bytes
+        if grid.has_gaps:
+            num_clips = num_ticks // grid.frames_per_clip
+        else:
+            num_clips = 1 + math.floor((num_ticks - grid.frames_per_clip) / grid.stride_ticks)
+        return self.batch_clips * max(1, num_clips // self.batch_clips)
 
 
 @dataclass(frozen=True)
@@ -75,48 +119,57 @@ def tick_runs(
 class TickBuffer:
     """The images of the ticks that clips still need, and nothing older."""
 
-    def __init__(self, grid: SamplingGrid, clips_per_chunk: int) -> None:
+    def __init__(self, grid: SamplingGrid) -> None:
         """Start before the first clip."""
         self._grid = grid
-        self._clips_per_chunk = clips_per_chunk
         self._next_clip = 0
-        self._first_tick = grid.first_tick(0)
+        self._newest_clip = 0
         self._next_tick = 0
         self._images: list[Image] = []
         self._newest: Image | None = None
 
+    def needs_next(self) -> bool:
+        """Whether the next tick belongs to a clip, so that its image must be held."""
+        grid = self._grid
+        if grid.has_gaps:
+            while self._next_tick >= grid.first_tick(self._newest_clip) + grid.frames_per_clip:
+                self._newest_clip += 1
+        return self._next_tick >= grid.first_tick(self._newest_clip)
+
+    def skip(self) -> None:
+        """Pass over a tick that no clip needs."""
+        self._next_tick += 1
+
     def hold(self, image: Image) -> None:
         """Take the image of the next tick; the first one also stands for all before it."""
         if self._next_tick == 0:
-            self._images = [image] * max(0, -self._first_tick)
-        if self._next_tick >= self._first_tick:
+            self._images = [image] * max(0, -self._grid.first_tick(0))
+        if self.needs_next():
             self._images.append(image)
         self._newest = image
         self._next_tick += 1
 
-    def take(self, num_sure_clips: int, *, may_be_short: bool) -> FrameChunk | None:
+    def take(self, num_clips: int, *, num_sure_clips: int, may_be_short: bool) -> FrameChunk | None:
         """The next chunk once its clips are sure to exist, or at the video's end what is left.
 
         With `may_be_short` the newest image stands for all ticks after it.
         """
-        num_clips = self._clips_per_chunk
         if may_be_short:
             num_clips = min(num_clips, num_sure_clips - self._next_clip)
-        end_clip = self._next_clip + num_clips
+        first_clip, end_clip = self._next_clip, self._next_clip + num_clips
         if num_clips < 1 or end_clip > num_sure_clips or self._newest is None:
             return None
-        end_tick = self._grid.first_tick(end_clip - 1) + self._grid.frames_per_clip
-        num_missing = end_tick - self._first_tick - len(self._images)
+        num_ticks = self._grid.chunk_ticks(num_clips, first_clip=first_clip)
+        num_missing = num_ticks - len(self._images)
         if num_missing > 0 and not may_be_short:
             return None
         images = self._images + [self._newest] * max(0, num_missing)
         chunk = FrameChunk(
-            first_tick=self._first_tick,
-            first_clip=self._next_clip,
+            first_tick=self._grid.first_tick(first_clip),
+            first_clip=first_clip,
             num_clips=num_clips,
-            frames=np.stack(images[: end_tick - self._first_tick]),
+            frames=np.stack(images[:num_ticks]),
         )
-        next_first_tick = self._grid.first_tick(end_clip)
-        self._images = self._images[next_first_tick - self._first_tick :]
-        self._first_tick, self._next_clip = next_first_tick, end_clip
+        self._images = self._images[self._grid.clip_offset(end_clip, first_clip=first_clip) :]
+        self._next_clip = end_clip
         return chunk

@@ -1,11 +1,10 @@
 """A few short videos to extract, and what must come out: each clip cut by hand, one at a time."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -22,18 +21,19 @@ from tfn_jobs.backbones import (
 from tfn_jobs.extract import ExtractJob
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_platform.checkpoint import load_torch, save_torch
-from tfn_platform.datasets.synthetic import SyntheticConfig
+from tfn_platform.datasets.synthetic import SyntheticConfig, render_video
 from tfn_platform.datasets.synthetic_damage import Damage, damage_video
 from tfn_platform.feature_index import FeatureReader
-from tfn_platform.map_table import ModelStage
+from tfn_platform.map_table import ActorStage
 from tfn_platform.parquet import write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import Store
-from tfn_platform.tables import VIDEOS
+from tfn_platform.tables import QUARANTINE, VIDEOS
 from tfn_platform.video import probe_video, read_ticks
 
 PREPARE, FINETUNE = Stage("prepare", {}), Stage("finetune", {})
 EXTRACT = Stage("extract", {}, (PREPARE, FINETUNE))
+CHUNKS_PER_CALL = 3
 SMALL = SyntheticConfig(
     num_training=4,
     num_validation=0,
@@ -45,6 +45,20 @@ SMALL = SyntheticConfig(
     min_short_side=40,
     max_short_side=48,
 )
+
+
+def make_videos(folder: Path) -> dict[str, Path]:
+    """Three short videos, of several rates and sizes, and one that ends too early."""
+    paths = {}
+    for number, name in enumerate(("a", "b", "c")):
+        paths[name] = folder / f"{name}.mp4"
+        paths[name].write_bytes(render_video(SMALL, number).data)
+    longer = replace(SMALL, min_duration_seconds=6.0, max_duration_seconds=7.0)
+    (folder / "whole.mp4").write_bytes(render_video(longer, 3).data)
+    paths["damaged"] = write_truncated(
+        folder / "whole.mp4", folder / "damaged.mp4", damage=Damage.TRUNCATED_FAST_START
+    )
+    return paths
 
 
 def write_truncated(whole: Path, target: Path, *, damage: Damage) -> Path:
@@ -80,6 +94,8 @@ def make_job(store: Store, spec: PipelineSpec, paths: dict[str, Path]) -> Extrac
     prepared, backbone = PREPARE.folder(store), FINETUNE.folder(store)
     table = pa.table(rows, schema=VIDEOS.schema)
     write_table(prepared, VIDEOS, table, contract=PREPARE.contract(VIDEOS))
+    unusable = QUARANTINE.schema.empty_table()
+    write_table(prepared, QUARANTINE, unusable, contract=PREPARE.contract(QUARANTINE))
     PREPARE.commit(store, seconds=0)
     torch.manual_seed(0)
     asked = spec.backbone
@@ -93,7 +109,7 @@ def make_job(store: Store, spec: PipelineSpec, paths: dict[str, Path]) -> Extrac
         model(torch.randn(2, 3, 8, 32, 32))
     save_torch(store, backbone.weights, model.state_dict())
     FINETUNE.commit(store, seconds=0)
-    return ExtractJob(spec, EXTRACT, prepared, backbone, EXTRACT.folder(store))
+    return ExtractJob(spec, EXTRACT, prepared, backbone, EXTRACT.folder(store), 0.9)
 
 
 def features_of(job: ExtractJob) -> dict[str, np.ndarray]:
@@ -103,15 +119,17 @@ def features_of(job: ExtractJob) -> dict[str, np.ndarray]:
     return {video_id: reader.read(video_id) for video_id in reader.video_ids}
 
 
-def map_here(
-    rows: Sequence[Any], expand: Callable[[Any], Iterator[Any]], model: ModelStage, **_: Any
-) -> Iterator[Any]:
-    """Run the decoding and one actor right here, with the rows in a worse order than Ray's."""
-    actor = model.actor(**model.arguments)
-    expanded = [made for row in rows for made in expand(row)][::-1]
-    for begin in range(0, len(expanded), model.rows_per_call):
-        batch = pa.Table.from_pylist(expanded[begin : begin + model.rows_per_call])
-        yield from actor(batch).to_pylist()
+def stream_here(
+    tables: Sequence[pa.Table], stages: Sequence[ActorStage], **_: object
+) -> Iterator[pa.Table]:
+    """Run one actor of each kind right here, with the rows in a worse order than Ray's."""
+    first, *others = (stage.actor(**stage.arguments) for stage in stages)
+    chunks = [chunk for table in tables for chunk in first(table)][::-1]
+    for begin in range(0, len(chunks), CHUNKS_PER_CALL):
+        rows = pa.concat_tables(chunks[begin : begin + CHUNKS_PER_CALL])
+        for actor in others:
+            rows = actor(rows)
+        yield rows
 
 
 @torch.inference_mode()

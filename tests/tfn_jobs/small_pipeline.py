@@ -18,6 +18,7 @@ from tfn_jobs.proposal_tables import FUSED, VideoProposals, proposal_rows, propo
 from tfn_jobs.propose import ProposeJob, propose
 from tfn_models.boundary_maps import pack_valid_cells, valid_cells
 from tfn_platform.feature_index import write_index
+from tfn_platform.feature_table import VideoFeatures, write_feature_part
 from tfn_platform.parquet import read_table, write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder, Store
@@ -260,23 +261,18 @@ class SmallPipeline:
 
     def _extract(self) -> None:
         found = [video for video in self.videos if video.num_clips]
-        counts = [video.num_clips for video in found]
-        flat = _generator("features").normal(size=sum(counts) * FEATURE_DIM).astype(np.float32)
-        indices = [clip for count in counts for clip in range(count)]
-        names = [video.video_id for video in found for _ in range(video.num_clips)]
-        columns = {
-            "video_id": names,
-            "clip_index": indices,
-            "center_seconds": [(clip + 0.5) * STRIDE_SECONDS for clip in indices],
-            "feature": pa.FixedSizeListArray.from_arrays(pa.array(flat), FEATURE_DIM),
-        }
+        ends = np.cumsum([video.num_clips for video in found])
+        size = (sum(video.num_clips for video in found), FEATURE_DIM)
+        values = _generator("features").normal(size=size).astype(np.float32)
         folder = self.folder(EXTRACT)
-        write_table(
+        write_feature_part(
             folder,
-            FEATURES,
-            pa.table(columns, schema=FEATURES.sized(FEATURE_DIM)),
+            [
+                VideoFeatures(video.video_id, rows, CONTRACT.center_seconds(video.num_clips))
+                for video, rows in zip(found, np.split(values, ends[:-1]), strict=True)
+            ],
             contract=EXTRACT.contract(FEATURES, features=CONTRACT),
-            rows_per_group=counts,
+            part=0,
         )
         write_index(folder)
         self.commit(EXTRACT)

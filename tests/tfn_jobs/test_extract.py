@@ -11,47 +11,47 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from tests.tfn_jobs import small_extraction
 from tests.tfn_jobs.conftest import MakeSpec
 from tests.tfn_jobs.small_extraction import (
-    SMALL,
     assert_same_bits,
     features_of,
     make_job,
-    map_here,
+    make_videos,
     num_clips_of,
     oracle,
+    stream_here,
     write_truncated,
 )
+from tfn_jobs import decode_actor, part_plan
 from tfn_jobs import extract as extract_job
-from tfn_jobs.extract import BackboneActor, extract
+from tfn_jobs.backbone_actor import BackboneActor
+from tfn_jobs.extract import extract
 from tfn_models.backbones import SLOWFAST_TINY
-from tfn_platform.datasets.synthetic import render_video
+from tfn_platform.cluster import ClusterTotals
 from tfn_platform.datasets.synthetic_damage import DAMAGE_REASONS, Damage, damage_video
 from tfn_platform.errors import StageError
 from tfn_platform.parquet import read_parts
 from tfn_platform.store import Store
-from tfn_platform.tables import FEATURES, QUARANTINE
+from tfn_platform.tables import DAMAGED, FEATURES, QUARANTINE, FeatureContract
+
+FLOAT32 = {"feature_type": "float32"}
+
+
+def figures(made: dict[str, int | str]) -> tuple[object, object]:
+    """How many videos have features, and how many are of no use."""
+    return made["videos"], made["quarantined"]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three short videos, of several rates and sizes, and one that ends too early."""
-    folder = tmp_path_factory.mktemp("videos")
-    paths = {}
-    for number, name in enumerate(("a", "b", "c")):
-        paths[name] = folder / f"{name}.mp4"
-        paths[name].write_bytes(render_video(SMALL, number).data)
-    longer = replace(SMALL, min_duration_seconds=6.0, max_duration_seconds=7.0)
-    (folder / "whole.mp4").write_bytes(render_video(longer, 3).data)
-    paths["damaged"] = write_truncated(
-        folder / "whole.mp4", folder / "damaged.mp4", damage=Damage.TRUNCATED_FAST_START
-    )
-    return paths
+    return make_videos(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_job, "map_through_model", map_here)
+    monkeypatch.setattr(extract_job, "stream_through", stream_here)
+    monkeypatch.setattr(extract_job, "cluster_totals", lambda: ClusterTotals(4, 0, 4))
 
 
 @pytest.mark.parametrize("crop", ["center", "none"])
@@ -60,8 +60,8 @@ def test_features_are_those_of_clips_cut_by_hand(
     store: Store, make_spec: MakeSpec, videos: dict[str, Path], crop: str
 ) -> None:
     clips = {"short_side": 32, "frames_per_clip": 8, "crop": crop, "stride_seconds": "8/15"}
-    job = make_job(store, make_spec(clips=clips), videos)
-    assert extract(job) == {"videos": 3, "quarantined": 1}
+    job = make_job(store, make_spec(clips=clips, extraction=FLOAT32), videos)
+    assert figures(extract(job)) == (3, 1)
     found = features_of(job)
     assert sorted(found) == ["a", "b", "c"]
     for video_id, features in found.items():
@@ -98,8 +98,9 @@ def test_each_architecture_gets_its_own_normalisation_unless_told(
     feature_dim: int,
     normalization: str,
 ) -> None:
-    job = make_job(store, make_spec(backbone={"batch_clips": 2, **backbone}), {"a": videos["a"]})
-    assert extract(job) == {"videos": 1, "quarantined": 0}
+    spec = make_spec(backbone={"batch_clips": 2, **backbone}, extraction=FLOAT32)
+    job = make_job(store, spec, {"a": videos["a"]})
+    assert figures(extract(job)) == (1, 0)
     features = features_of(job)["a"]
     expected = oracle(job, videos["a"])
     assert features.shape == expected.shape == (len(expected), feature_dim)
@@ -109,16 +110,22 @@ def test_each_architecture_gets_its_own_normalisation_unless_told(
     assert (contract.feature_dim, contract.normalization) == (feature_dim, normalization)
 
 
+@pytest.mark.parametrize("batching", ["best_fit", "fixed"])
 @pytest.mark.usefixtures("without_ray")
 def test_how_videos_are_cut_into_work_changes_no_bit(
-    store: Store, make_spec: MakeSpec, videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    make_spec: MakeSpec,
+    videos: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    batching: str,
 ) -> None:
+    """Chunks of one batch, of several and of whole videos; calls of one chunk and of many."""
+    spec = make_spec(extraction={"batching": batching, "feature_type": "float32"})
     results = []
-    for number, (chunk, call, part) in enumerate([(16, 4, 64), (1, 1, 1), (3, 5, 2)]):
-        monkeypatch.setattr(extract_job, "CLIPS_PER_CHUNK", chunk)
-        monkeypatch.setattr(extract_job, "CHUNKS_PER_CALL", call)
-        monkeypatch.setattr(extract_job, "VIDEOS_PER_PART", part)
-        job = make_job(Store.open(f"{store.root}/{number}"), make_spec(), videos)
+    for number, (chunk_bytes, call) in enumerate([(64 << 20, 3), (1, 1), (200_000, 5)]):
+        monkeypatch.setattr(decode_actor, "MAX_CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(small_extraction, "CHUNKS_PER_CALL", call)
+        job = make_job(Store.open(f"{store.root}/{number}"), spec, videos)
         extract(job)
         results.append(features_of(job))
     assert_same_bits(results[1], results[0])
@@ -126,10 +133,44 @@ def test_how_videos_are_cut_into_work_changes_no_bit(
 
 
 @pytest.mark.usefixtures("without_ray")
-def test_a_killed_job_goes_on_with_the_missing_parts(
+def test_batches_precision_and_type_change_little(
+    store: Store, make_spec: MakeSpec, videos: dict[str, Path]
+) -> None:
+    """Against float32 in batches of two: other batches by rounding, narrower types by theirs."""
+
+    def extracted(**extraction: str) -> tuple[np.ndarray, FeatureContract]:
+        root = Store.open(f"{store.root}/{len(made)}")
+        spec = make_spec(extraction={"feature_type": "float32", **extraction})
+        job = make_job(root, spec, {"a": videos["a"]})
+        extract(job)
+        contract = read_parts(job.folder, FEATURES)[1].features
+        assert contract is not None
+        made.append(root)
+        return features_of(job)["a"], contract
+
+    made: list[Store] = []
+    exact, contract = extracted()
+    assert (exact.dtype, contract.value_type, contract.precision) == (
+        np.float32,
+        "float32",
+        "float32",
+    )
+    scale = np.abs(exact).max()
+    fixed, _ = extracted(batching="fixed")
+    np.testing.assert_allclose(fixed, exact, rtol=0, atol=1e-5 * scale)
+    half, contract = extracted(feature_type="float16")
+    np.testing.assert_array_equal(half, exact.astype(np.float16))
+    assert contract.value_type == "float16"
+    coarse, contract = extracted(precision="bfloat16")
+    assert contract.precision == "bfloat16"
+    assert 1e-5 * scale < np.abs(coarse - exact).max() < 0.05 * scale
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_killed_job_goes_on_with_the_missing_part(
     store: Store, make_spec: MakeSpec, videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_job, "VIDEOS_PER_PART", 1)
+    monkeypatch.setattr(part_plan, "MAX_PART_VIDEOS", 1)
     job = make_job(store, make_spec(), videos)
     extract(job)
     folder = Path(store.root) / job.folder.table("features")
@@ -142,7 +183,7 @@ def test_a_killed_job_goes_on_with_the_missing_parts(
     shutil.move(videos["a"], hidden)
     times = {part: part.stat().st_mtime_ns for part in parts if part != parts[1]}
     try:
-        assert extract(job) == {"videos": 3, "quarantined": 1}
+        assert figures(extract(job)) == (3, 1)
     finally:
         shutil.move(hidden, videos["a"])
     assert {part: part.stat().st_mtime_ns for part in times} == times
@@ -153,9 +194,39 @@ def test_a_killed_job_goes_on_with_the_missing_parts(
 def test_no_usable_video_is_an_error(
     store: Store, make_spec: MakeSpec, videos: dict[str, Path]
 ) -> None:
-    job = make_job(store, make_spec(), {"damaged": videos["damaged"]})
+    job = replace(
+        make_job(store, make_spec(), {"damaged": videos["damaged"]}), max_quarantined_share=1.0
+    )
     with pytest.raises(StageError, match="none of 1 videos could be decoded"):
         extract(job)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_too_many_unusable_videos_stop_the_job_and_lose_nothing(
+    store: Store, make_spec: MakeSpec, videos: dict[str, Path]
+) -> None:
+    job = make_job(store, make_spec(), videos)
+    with pytest.raises(StageError, match=r"1 of 4 videos cannot be used.*truncated: 1"):
+        extract(replace(job, max_quarantined_share=0.2))
+    left = [path for path in (Path(store.root) / job.folder.relative).rglob("*") if path.is_file()]
+    assert any(path.parent.name == "progress" for path in left)
+    assert figures(extract(job)) == (3, 1)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_damaged_video_is_used_as_far_as_it_goes_if_asked(
+    store: Store, make_spec: MakeSpec, videos: dict[str, Path]
+) -> None:
+    job = make_job(store, make_spec(extraction={"damage": "salvage", **FLOAT32}), videos)
+    assert figures(extract(job)) == (4, 0)
+    (row,) = read_parts(job.folder, DAMAGED)[0].to_pylist()
+    assert (row["video_id"], row["reason"]) == ("damaged", "truncated")
+    found = features_of(job)["damaged"]
+    expected = oracle(job, videos["damaged"].with_name("whole.mp4"))
+    assert 1 <= len(found) < len(expected)
+    # The last clips reach beyond the cut, where the last frame stands in.
+    num_whole = len(found) - 2
+    np.testing.assert_allclose(found[:num_whole], expected[:num_whole], rtol=1e-4, atol=1e-5)
 
 
 def test_number_of_actors_changes_no_bit(
@@ -165,11 +236,11 @@ def test_number_of_actors_changes_no_bit(
     ray_session: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two actors in Ray and one in this process, which the oracle above has checked."""
-    spec = make_spec(resources={"model_actors": 2})
+    """Two actors of each kind in Ray, and one in this process, which the oracle has checked."""
+    spec = make_spec(resources={"model_actors": 2, "decode_actors": 2})
     spread = make_job(Store.open(f"{store.root}/spread"), spec, videos)
-    assert extract(spread) == {"videos": 3, "quarantined": 1}
-    monkeypatch.setattr(extract_job, "map_through_model", map_here)
+    assert figures(extract(spread)) == (3, 1)
+    monkeypatch.setattr(extract_job, "stream_through", stream_here)
     here = make_job(Store.open(f"{store.root}/here"), spec, videos)
     extract(here)
     assert_same_bits(features_of(spread), features_of(here))
@@ -205,7 +276,7 @@ def test_real_videos_have_the_clips_of_their_duration(
             path.write_bytes(damage_video(whole.read_bytes(), kind, rng=rng))
         paths[str(kind)] = path
     job = make_job(store, make_spec(clips={"short_side": 32, "frames_per_clip": 8}), paths)
-    assert extract(job) == {"videos": len(real), "quarantined": len(Damage)}
+    assert figures(extract(job)) == (len(real), len(Damage))
     lengths = {video_id: len(features) for video_id, features in features_of(job).items()}
     assert lengths == {path.name: num_clips_of(path, Fraction(1, 2)) for path in real}
     quarantine = read_parts(job.folder, QUARANTINE)[0].to_pylist()

@@ -1,81 +1,232 @@
-"""Rows come in no order: the parts must not depend on it."""
+"""Rows come in any order, twice, and between kills: the parts must not depend on it."""
 
-import itertools
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from tests.s3_server import s3_endpoint, s3_root
 from tests.tfn_jobs.small_pipeline import CONTRACT, EXTRACT, FEATURE_DIM
+from tfn_jobs.decode_actor import CHUNK_SCHEMA
 from tfn_jobs.feature_parts import FeatureParts
-from tfn_platform.feature_index import list_matrix
+from tfn_jobs.part_plan import PartPlan
+from tfn_platform.feature_table import read_feature_file
 from tfn_platform.parquet import read_parts
+from tfn_platform.sampling_grid import SamplingGrid
 from tfn_platform.store import Store
-from tfn_platform.tables import FEATURES, QUARANTINE
-from tfn_platform.video import SamplingGrid
+from tfn_platform.tables import DAMAGED, QUARANTINE
+
+__all__ = ["s3_endpoint", "s3_root"]
 
 GRID = SamplingGrid(15, 1, frames_per_clip=8, short_side=32)  # type: ignore[arg-type]
+PARTS = {"a": 0, "bad": 0, "c": 0, "d": 1, "hung": 1, "used": 1}
+PLAN = PartPlan(
+    pa.table(
+        {
+            "video_id": list(PARTS),
+            "uri": [f"/{name}" for name in PARTS],
+            "part": pa.array(list(PARTS.values()), pa.int32()),
+        }
+    ),
+    np.bincount(list(PARTS.values())),
+)
+ROW_SCHEMA = pa.schema(
+    [
+        pa.field("features", pa.large_binary()) if field.name == "frames" else field
+        for field in CHUNK_SCHEMA
+    ]
+)
 
 
-def chunk(video_id: str, first_clip: int, num_clips: int) -> dict[str, Any]:
+def row(video_id: str, **values: object) -> pa.Table:
+    numbers = dict.fromkeys(
+        ("first_clip", "num_clips", "first_tick", "height", "width", "attempts"), 0
+    )
+    texts = {"reason": "", "detail": "", "features": b"", "is_end": False}
+    place = {"video_id": video_id, "uri": f"/{video_id}", "part": PARTS[video_id]}
+    return pa.Table.from_pylist([{**place, **numbers, **texts, **values}], schema=ROW_SCHEMA)
+
+
+def chunk(video_id: str, first_clip: int, num_clips: int) -> pa.Table:
     values = np.arange(num_clips * FEATURE_DIM, dtype=np.float32) + 100 * first_clip
-    place = {"first_clip": first_clip, "num_clips": num_clips, "is_end": False}
-    return {
-        "video_id": video_id,
-        "uri": f"/{video_id}",
-        "part": 0,
-        "features": values.tobytes(),
-        **place,
-    }
+    place = {"first_clip": first_clip, "num_clips": num_clips}
+    return row(video_id, features=values.tobytes(), **place)
 
 
-def end(video_id: str, *, num_clips: int = 0, reason: str = "") -> dict[str, Any]:
-    place = {"first_clip": 0, "num_clips": num_clips, "is_end": True, "features": b""}
-    why = {"reason": reason, "detail": "why" if reason else ""}
-    return {"video_id": video_id, "uri": f"/{video_id}", "part": 0, **place, **why}
+def end(video_id: str, num_clips: int, reason: str = "", attempts: int = 1) -> pa.Table:
+    why = {"reason": reason, "detail": "why" if reason else "", "attempts": attempts}
+    return row(video_id, is_end=True, num_clips=num_clips, **why)
 
 
 ROWS = [
-    chunk("good", 0, 2),
-    chunk("good", 2, 1),
-    end("good", num_clips=3),
+    chunk("a", 0, 2),
+    chunk("a", 2, 1),
+    end("a", 3),
     chunk("bad", 0, 2),
-    end("bad", reason="truncated"),
+    end("bad", 0, "truncated"),
+    chunk("c", 0, 1),
+    end("c", 1),
+    chunk("d", 0, 2),
+    end("d", 2),
+    end("hung", 0, "timed_out", attempts=2),
+    chunk("used", 0, 1),
+    end("used", 1, "corrupt_frames"),
 ]
 
 
-def gather(store: Store) -> FeatureParts:
+def gather(store: Store, *, journal_seconds: float = 1e9) -> FeatureParts:
+    return FeatureParts(
+        EXTRACT,
+        EXTRACT.folder(store),
+        grid=GRID,
+        contract=CONTRACT,
+        plan=PLAN,
+        journal_seconds=journal_seconds,
+    )
+
+
+def todo(parts: FeatureParts) -> list[str]:
+    names: list[str] = parts.todo()["video_id"].to_pylist()
+    return names
+
+
+def files(store: Store) -> dict[str, bytes]:
+    folder = Path(store.root) / EXTRACT.folder(store).relative
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What rows in order leave."""
+    store = Store.open(str(tmp_path_factory.mktemp("expected")))
+    parts = gather(store)
+    assert sum(parts.add(r) for r in ROWS) == len(PARTS)
+    assert todo(parts) == []
+    parts.close()
+    return files(store)
+
+
+def test_rows_become_videos_and_videos_parts(store: Store) -> None:
+    parts = gather(store)
+    assert parts.add(pa.concat_tables(ROWS)) == len(PARTS)
     folder = EXTRACT.folder(store)
-    return FeatureParts(EXTRACT, folder, grid=GRID, contract=CONTRACT, part_sizes={0: 2})
+    first = read_feature_file(store, folder.file("features/part-00000.parquet"))
+    assert [video.video_id for video in first] == ["a", "c"]
+    np.testing.assert_array_equal(first[0].values, [[0, 1, 2], [3, 4, 5], [200, 201, 202]])
+    np.testing.assert_array_equal(first[0].center_seconds, [0.5, 1.5, 2.5])
+    second = read_feature_file(store, folder.file("features/part-00001.parquet"))
+    assert [video.video_id for video in second] == ["d", "used"]
+    quarantine = read_parts(folder, QUARANTINE)[0].to_pylist()
+    assert [(r["video_id"], r["reason"], r["detail"], r["attempts"]) for r in quarantine] == [
+        ("bad", "truncated", "why", 1),
+        ("hung", "timed_out", "why", 2),
+    ]
+    damaged = read_parts(folder, DAMAGED)[0].to_pylist()
+    assert [(r["video_id"], r["reason"]) for r in damaged] == [("used", "corrupt_frames")]
+    assert parts.quarantined == {"truncated": 1, "timed_out": 1}
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations(range(len(ROWS))))[::7])
-def test_any_order_gives_the_same_part(store: Store, order: tuple[int, ...]) -> None:
-    """A chunk of a damaged video that came after its end was counted as another video."""
-    gathered, folder = gather(store), EXTRACT.folder(store)
-    finished = [gathered.add(ROWS[number]) for number in order]
-    assert sum(finished) == 2
-    features, contract = read_parts(folder, FEATURES)
-    assert features["video_id"].to_pylist() == ["good"] * 3
-    assert features["clip_index"].to_pylist() == [0, 1, 2]
-    assert features["center_seconds"].to_pylist() == [0.5, 1.5, 2.5]
-    expected = [[0, 1, 2], [3, 4, 5], [200, 201, 202]]
-    np.testing.assert_array_equal(list_matrix(features["feature"]), expected)
-    assert contract.features == CONTRACT
-    (row,) = read_parts(folder, QUARANTINE)[0].to_pylist()
-    assert (row["video_id"], row["reason"], row["detail"]) == ("bad", "truncated", "why")
+def test_what_a_sound_end_tells_is_counted_and_changes_no_byte(
+    store: Store, expected: dict[str, bytes]
+) -> None:
+    """An unusable or damaged video's detail is what is wrong with it, and in a table."""
+    parts = gather(store)
+    told = {2: "no such codec", 6: "no such codec", 8: "another reason"}
+    for number, some in enumerate(ROWS):
+        if number in told:
+            place = some.schema.get_field_index("detail")
+            some = some.set_column(place, "detail", pa.array([told[number]]))
+        parts.add(pa.concat_tables([some, some]))
+    assert parts.fallbacks == {"no such codec": 2, "another reason": 1}
+    parts.close()
+    assert files(store) == expected
 
 
-def test_nothing_is_written_before_the_part_is_whole(store: Store) -> None:
-    gathered, folder = gather(store), EXTRACT.folder(store)
-    for row in ROWS[:4]:
-        gathered.add(row)
-    assert store.list_files(folder.table("features")) == []
+def run_and_die(store: Store, rows: Sequence[pa.Table], *, journal_seconds: float) -> None:
+    """A driver that takes some rows and is gone without a word."""
+    parts = gather(store, journal_seconds=journal_seconds)
+    for some in rows:
+        parts.add(some)
 
 
-def test_a_part_of_damaged_videos_only(store: Store) -> None:
-    gathered, folder = gather(store), EXTRACT.folder(store)
-    for name in ("one", "two"):
-        gathered.add(end(name, reason="empty_file"))
-    assert read_parts(folder, FEATURES)[0].num_rows == 0
-    assert read_parts(folder, QUARANTINE)[0]["video_id"].to_pylist() == ["one", "two"]
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_order_repetition_and_kills_change_no_byte(
+    tmp_path_factory: pytest.TempPathFactory, expected: dict[str, bytes], data: st.DataObject
+) -> None:
+    """Drivers that take any rows and die, journals or none, and one that gets all that is left."""
+    store = Store.open(str(tmp_path_factory.mktemp("killed")))
+    for _ in range(data.draw(st.integers(0, 3))):
+        chosen = data.draw(st.lists(st.sampled_from(range(len(ROWS))), max_size=20))
+        seconds = data.draw(st.sampled_from([0.0, 1e9]))
+        run_and_die(store, [ROWS[number] for number in chosen], journal_seconds=seconds)
+    parts = gather(store)
+    before = todo(parts)
+    last = data.draw(st.permutations(range(len(ROWS))))
+    left = [ROWS[n] for n in last if ROWS[n]["video_id"][0].as_py() in before]
+    repeated = [*left[: len(left) // 2], *left]
+    assert sum(parts.add(some) for some in repeated) == len(before)
+    assert todo(parts) == []
+    parts.close()
+    assert files(store) == expected
+
+
+def test_what_is_journaled_is_not_done_again(store: Store) -> None:
+    run_and_die(store, ROWS[:5], journal_seconds=0.0)
+    again = gather(store)
+    assert todo(again) == ["c", "d", "hung", "used"]
+    assert again.quarantined == {"truncated": 1}
+
+
+def test_without_the_journal_only_whole_parts_are_kept(store: Store) -> None:
+    run_and_die(store, ROWS[:8], journal_seconds=1e9)
+    assert todo(gather(store)) == ["d", "hung", "used"]
+    assert not any("progress" in name for name in files(store))
+
+
+def test_an_object_store_ends_with_the_same_bytes(s3_root: str, expected: dict[str, bytes]) -> None:
+    """There is no rename there: an object is there whole, or not at all."""
+    store = Store.open(s3_root)
+    run_and_die(store, ROWS[:8], journal_seconds=0.0)
+    parts = gather(store, journal_seconds=0.0)
+    assert todo(parts) == ["d", "hung", "used"]
+    parts.add(pa.concat_tables(ROWS[7:]))
+    parts.close()
+    folder = EXTRACT.folder(store)
+    found = {
+        f"{table}/{name}": store.read_bytes(folder.file(f"{table}/{name}"))
+        for table in ("features", "quarantine", "damaged", "progress")
+        for name in store.list_files(folder.file(table))
+    }
+    assert found == expected
+
+
+def test_flush_keeps_what_is_finished(store: Store) -> None:
+    parts = gather(store)
+    parts.add(ROWS[5])
+    parts.add(ROWS[6])
+    parts.flush()
+    assert todo(gather(store)) == ["a", "bad", "d", "hung", "used"]
+
+
+def test_a_passing_trouble_is_tried_again(store: Store) -> None:
+    """A storage that was away must not keep a video out for good."""
+    parts = gather(store)
+    parts.add(pa.concat_tables(ROWS))
+    again = gather(store)
+    assert todo(again) == ["hung"]
+    assert again.quarantined == {"truncated": 1}
+    assert again.add(pa.concat_tables([chunk("hung", 0, 2), end("hung", 2, attempts=2)])) == 1
+    again.close()
+    folder = EXTRACT.folder(store)
+    second = read_feature_file(store, folder.file("features/part-00001.parquet"))
+    assert [video.video_id for video in second] == ["d", "hung", "used"]
+    assert read_parts(folder, DAMAGED)[0].num_rows == 1
+    assert todo(gather(store)) == []

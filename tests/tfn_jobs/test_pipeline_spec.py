@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tfn_jobs.pipeline_spec import STEPS, AnnotatedDataSpec, PipelineSpec
+from tfn_jobs.data_specs import AnnotatedDataSpec
+from tfn_jobs.pipeline_spec import STEPS, PipelineSpec
 from tfn_jobs.spec_fields import RUNS_ELSEWHERE
 from tfn_platform.errors import SpecError
 from tfn_platform.spec import load_spec, parse_spec
@@ -196,7 +197,8 @@ def test_local_paths_become_absolute(
     spec_data["dataset"] = {"format": "hacs", "annotations": "gt.json", "videos": "s3://b/videos"}
     dataset = parse_spec(PipelineSpec, spec_data, source="").dataset
     assert isinstance(dataset, AnnotatedDataSpec)
-    assert (dataset.annotations, dataset.videos) == (str(tmp_path / "gt.json"), "s3://b/videos")
+    assert dataset.annotations == str(tmp_path / "gt.json")
+    assert dataset.videos == ("s3://b/videos",)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +215,8 @@ def test_shipped_specs_load(repository: Path) -> None:
     paths = sorted((repository / "jobs").glob("*.yaml"))
     assert "demo.yaml" in [path.name for path in paths]
     for path in paths:
+        if path.name == "import-features.yaml":
+            continue  # the spec of another command, loaded by its own test
         assert load_spec(PipelineSpec, path, context={RUNS_ELSEWHERE: True}).name == path.stem
     demo = load_spec(PipelineSpec, repository / "jobs" / "demo.yaml")
     assert (len(demo.classifiers), len(demo.bmns), len(demo.refiners)) == (4, 3, 2)

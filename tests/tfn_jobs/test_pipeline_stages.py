@@ -1,15 +1,19 @@
 """What runs again when a setting changes: exactly what depends on it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.tfn_jobs.conftest import MakeSpec
-from tfn_jobs.data_location import DataLocation
+from tfn_jobs.data_location import AnnotationFile, DataLocation
+from tfn_jobs.data_specs import VideosDataSpec
 from tfn_jobs.pipeline_spec import STEPS, PipelineSpec
 from tfn_jobs.pipeline_stages import PipelineStages, pipeline_stages
+from tfn_platform.spec import parse_spec
 
+MakeUnannotated = Callable[..., tuple[PipelineSpec, DataLocation]]
 MEMBERS = ["classifier/mean", "classifier/other", "classifier/untrained"]
 MEMBERS += ["bmn/d8", "bmn/d12", "bmn/untrained"]
 REFINERS = ["refiner/base", "refiner/full"]
@@ -110,9 +114,76 @@ def test_data_from_outside_is_known_by_its_content(make_spec: MakeSpec, tmp_path
     (tmp_path / "one.mp4").write_bytes(b"1")
     dataset = {"format": "activitynet", "annotations": str(annotations), "videos": str(tmp_path)}
     spec = make_spec(dataset=dataset)
-    location = DataLocation("activitynet", str(annotations), str(tmp_path), 0.1)
-    before = keys_of(pipeline_stages(spec, location))
+    place = (str(tmp_path),), AnnotationFile("activitynet", str(annotations))
+    before = keys_of(pipeline_stages(spec, DataLocation(*place)))
     assert list(before) == ALL[1:]
-    assert keys_of(pipeline_stages(spec, location)) == before
+    assert keys_of(pipeline_stages(spec, DataLocation(*place))) == before
     (tmp_path / "two.mp4").write_bytes(b"2")
-    assert not set(keys_of(pipeline_stages(spec, location)).values()) & set(before.values())
+    assert not set(keys_of(pipeline_stages(spec, DataLocation(*place))).values()) & set(
+        before.values()
+    )
+
+
+@pytest.fixture
+def unannotated(spec_data: dict[str, Any], tmp_path: Path) -> MakeUnannotated:
+    """Makes the spec of an extraction from two videos, with some sections replaced."""
+    (tmp_path / "videos").mkdir()
+    for name in ("one.mp4", "two.mp4"):
+        (tmp_path / "videos" / name).write_bytes(b"1")
+    (tmp_path / "weights.pt").write_bytes(b"w")
+    backbone = {**spec_data["backbone"], "checkpoint": str(tmp_path / "weights.pt")}
+    dataset = {"format": "videos", "videos": str(tmp_path / "videos")}
+
+    def make(changed: dict[str, Any], **sections: Any) -> tuple[PipelineSpec, DataLocation]:
+        data = {"name": "x", "until": "extract", "clips": spec_data["clips"]}
+        data |= {"backbone": {**backbone, "finetune": None}, "dataset": {**dataset, **changed}}
+        spec = parse_spec(PipelineSpec, {**data, **sections}, source="x.yaml")
+        assert isinstance(spec.dataset, VideosDataSpec)
+        return spec, DataLocation(spec.dataset.videos)
+
+    return make
+
+
+def extraction_keys(made: tuple[PipelineSpec, DataLocation]) -> dict[str, str]:
+    return {stage.name: stage.key for stage in pipeline_stages(*made).until("extract")}
+
+
+def test_stages_of_videos_without_an_annotation(unannotated: MakeUnannotated) -> None:
+    before = extraction_keys(unannotated({}))
+    assert list(before) == ["prepare", "finetune", "extract"]
+    same = [
+        # What may be unusable changes no result, nor do names of what there is not.
+        unannotated({"max_quarantined_share": 0.5}),
+        unannotated({}, training_subset="train", evaluation={"subset": "test"}),
+        unannotated({}, extraction={"stall_seconds": 3, "max_attempts": 5}),
+    ]
+    for made in same:
+        assert extraction_keys(made) == before
+    for changed in ({"duration_tolerance": None}, {"duration_tolerance": 0.5}):
+        after = extraction_keys(unannotated(changed))
+        assert [name for name in after if after[name] != before[name]] == ["prepare", "extract"]
+    after = extraction_keys(unannotated({}, extraction={"damage": "salvage"}))
+    assert [name for name in after if after[name] != before[name]] == ["prepare", "extract"]
+
+
+def test_a_checkpoint_as_it_is_does_not_depend_on_the_videos(
+    unannotated: MakeUnannotated, tmp_path: Path
+) -> None:
+    before = extraction_keys(unannotated({}))
+    (tmp_path / "videos" / "three.mp4").write_bytes(b"3")
+    after = extraction_keys(unannotated({}))
+    assert [name for name in after if after[name] != before[name]] == ["prepare", "extract"]
+    (tmp_path / "weights.pt").write_bytes(b"other")
+    other = extraction_keys(unannotated({}))
+    assert [name for name in other if other[name] != after[name]] == ["finetune", "extract"]
+
+
+def test_a_list_of_files_is_known_by_what_it_lists(
+    unannotated: MakeUnannotated, tmp_path: Path
+) -> None:
+    files = [str(tmp_path / "videos" / name) for name in ("one.mp4", "two.mp4")]
+    before = extraction_keys(unannotated({"videos": files}))
+    assert extraction_keys(unannotated({"videos": files[::-1]})) == before
+    assert extraction_keys(unannotated({"videos": files[:1]}))["prepare"] != before["prepare"]
+    Path(files[0]).unlink()
+    assert extraction_keys(unannotated({"videos": files}))["prepare"] != before["prepare"]

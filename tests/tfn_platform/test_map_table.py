@@ -1,4 +1,4 @@
-"""Functions and models over rows with Ray Data: every row comes back, once."""
+"""Functions and actors over rows with Ray Data: every row comes back, once."""
 
 import os
 import time
@@ -8,9 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tfn_platform.map_table import ModelStage, Row, map_rows, map_through_model
+from tfn_platform.errors import ResourceError
+from tfn_platform.map_table import ActorStage, Row, map_rows, stream_through
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
+BLOCK_BYTES = 1 << 20
 
 
 def square(row: Row) -> Row:
@@ -18,25 +21,50 @@ def square(row: Row) -> Row:
     return {"value": row["value"] ** 2, "text": row["text"] + "!", "missing": None}
 
 
-def expand(row: Row) -> Iterator[Row]:
-    for copy in range(row["copies"]):
-        yield {"name": row["name"], "copy": copy, "payload": bytes([copy]) * 10}
+class Expander:
+    """Yields each row as often as it says, with its process."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        for row in table.to_pylist():
+            for copy in range(row["copies"]):
+                payload = pa.array([bytes([copy]) * self._size], pa.large_binary())
+                yield pa.table(
+                    {"name": [row["name"]], "copy": [copy], "payload": payload, "by": [os.getpid()]}
+                )
 
 
 class Scorer:
-    """Gives each row a score, and says which process it lives in."""
+    """Gives each row a score, and says in how many calls and in which process."""
 
     def __init__(self, factor: int) -> None:
         self._factor = factor
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        scores = [self._factor * len(payload.as_py()) for payload in batch["payload"]]
-        process = [os.getpid()] * batch.num_rows
+    def __call__(self, table: pa.Table) -> pa.Table:
+        scores = [self._factor * len(payload.as_py()) for payload in table["payload"]]
         return (
-            batch.drop_columns(["payload"])
+            table.drop_columns(["payload"])
             .append_column("score", pa.array(scores))
-            .append_column("process", pa.array(process))
+            .append_column("process", pa.array([os.getpid()] * table.num_rows))
+            .append_column("rows_of_call", pa.array([table.num_rows] * table.num_rows))
         )
+
+
+class Faulty:
+    """Has a mistake in it."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        raise ZeroDivisionError("a mistake")
+
+
+class Stuck:
+    """Never gives anything back."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        time.sleep(3600)
+        return table
 
 
 def test_rows_come_back_in_order() -> None:
@@ -52,12 +80,47 @@ def test_an_error_in_a_row_reaches_the_caller() -> None:
         list(map_rows([{"value": "no number", "text": ""}], square))
 
 
-@pytest.mark.parametrize("num_cpus", [0.5, 1])
-def test_all_expanded_rows_come_back_from_the_model(num_cpus: float) -> None:
-    rows: list[Row] = [{"name": f"v{i}", "copies": i % 4} for i in range(10)]
-    stage = ModelStage(Scorer, {"factor": 3}, num_actors=1, rows_per_call=3, num_cpus=1)
-    results = list(map_through_model(rows, expand, stage, num_cpus=num_cpus))
-    got: list[tuple[Any, ...]] = sorted((r["name"], r["copy"], r["score"]) for r in results)
-    assert got == sorted((r["name"], copy, 30) for r in rows for copy in range(r["copies"]))
-    assert len({r["process"] for r in results}) == 1
-    assert list(map_through_model([], expand, stage)) == []
+def stream(
+    tables: list[pa.Table], stages: list[ActorStage], *, patience_seconds: float = 120.0
+) -> list[dict[str, Any]]:
+    made = stream_through(
+        tables, stages, block_bytes=BLOCK_BYTES, patience_seconds=patience_seconds
+    )
+    return [row for table in made for row in table.to_pylist()]
+
+
+def test_all_rows_come_back_from_two_pools() -> None:
+    """The pools are apart, and what is small travels together."""
+    tables = [pa.table({"name": [f"v{i}", f"w{i}"], "copies": [i % 4, 1]}) for i in range(10)]
+    stages = [
+        ActorStage(Expander, {"size": 10}, num_cpus=1),
+        ActorStage(Scorer, {"factor": 3}, max_actors=2, num_cpus=1),
+    ]
+    rows = stream(tables, stages)
+    expected = [(f"v{i}", copy, 30) for i in range(10) for copy in range(i % 4)]
+    expected += [(f"w{i}", 0, 30) for i in range(10)]
+    assert sorted((r["name"], r["copy"], r["score"]) for r in rows) == sorted(expected)
+    assert {r["process"] for r in rows}.isdisjoint({r["by"] for r in rows})
+    assert max(r["rows_of_call"] for r in rows) == 4
+    assert stream([], stages) == []
+
+
+def test_what_is_large_is_handed_on_in_blocks() -> None:
+    """Ten rows of 300 kB, in blocks of about 1 MB."""
+    table = pa.table({"name": ["large"], "copies": [10]})
+    stages = [ActorStage(Expander, {"size": 300_000}), ActorStage(Scorer, {"factor": 1})]
+    rows = stream([table], stages)
+    assert sorted(r["copy"] for r in rows) == list(range(10))
+    assert max(r["rows_of_call"] for r in rows) <= 5
+
+
+def test_a_mistake_is_not_taken_for_a_lost_machine() -> None:
+    with pytest.raises(Exception, match="a mistake") as error:
+        stream([pa.table({"a": [1]})], [ActorStage(Faulty)])
+    assert not isinstance(error.value, ResourceError)
+
+
+def test_a_stream_in_which_nothing_moves_is_given_up() -> None:
+    """A lost machine's actors may wait for ever for another one."""
+    with pytest.raises(ResourceError, match="nothing moved for 5 seconds"):
+        stream([pa.table({"a": [1]})], [ActorStage(Stuck)], patience_seconds=5)

@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
 
+from tfn_platform import video
 from tfn_platform.quarantine_reason import QuarantineReason
-from tfn_platform.video import SamplingGrid, VideoError, iter_chunks, read_ticks
+from tfn_platform.video import (
+    ChunkLimit,
+    DecodedVideo,
+    FrameChunk,
+    SamplingGrid,
+    VideoError,
+    decode_video,
+    iter_chunks,
+    read_ticks,
+)
 
 MakeVideo = Callable[..., Path]
 SHORT_SIDE = 40
@@ -66,7 +76,7 @@ def assert_clips_equal_the_oracle(path: Path, grid: SamplingGrid, clips_per_chun
         assert chunk.num_clips == min(clips_per_chunk, num_clips - clip)
         for clip in range(chunk.first_clip, chunk.first_clip + chunk.num_clips):
             first = grid.first_tick(clip)
-            offset = first - chunk.first_tick
+            offset = grid.clip_offset(clip, first_clip=chunk.first_clip)
             actual = chunk.frames[offset : offset + grid.frames_per_clip]
             ticks = range(first, first + grid.frames_per_clip)
             expected = np.stack([image_at(tick, starts, images) for tick in ticks])
@@ -138,7 +148,7 @@ def test_avi_stores_no_presentation_times(make_video: MakeVideo) -> None:
     assert chunks[0].num_clips == 8
     for clip in range(8):
         tick = grid.first_tick(clip)
-        actual = chunks[0].frames[tick - chunks[0].first_tick].astype(int)
+        actual = chunks[0].frames[grid.clip_offset(clip, first_clip=0)].astype(int)
         # The resizer rounds more carefully than the plain conversion, by a step or two.
         errors = [np.abs(actual - image).mean() for image in images]
         assert int(np.argmin(errors)) == tick
@@ -208,6 +218,62 @@ def test_chunks_do_not_grow_with_the_video(make_video: MakeVideo) -> None:
     assert set(sizes) <= {32 + 22, 32 + 23}
 
 
+def test_ticks_of_no_clip_are_not_held(make_video: MakeVideo) -> None:
+    """One frame in two seconds: a chunk of four clips held 91 frames, of which 87 for nothing."""
+    path = make_video("video.mp4", times_seconds=regular(250, 25))
+    grid = SamplingGrid(Fraction(15), Fraction(2), frames_per_clip=1, short_side=SHORT_SIDE)
+    chunks = list(iter_chunks(str(path), grid, clips_per_chunk=4))
+    assert [chunk.frames.shape[0] for chunk in chunks] == [4, 1]
+    assert [chunk.first_tick for chunk in chunks] == [15, 135]
+
+
+def test_frames_of_no_tick_are_not_resized(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video("video.mp4", times_seconds=regular(250, 25))
+    resized = []
+    resize = video._Resizer.__call__
+    monkeypatch.setattr(
+        video._Resizer, "__call__", lambda self, frame: resized.append(1) or resize(self, frame)
+    )
+    grid = SamplingGrid(Fraction(15), Fraction(2), frames_per_clip=1, short_side=SHORT_SIDE)
+    list(iter_chunks(str(path), grid, clips_per_chunk=4))
+    # One a clip and the last one, which stands for what comes after it.
+    assert len(resized) == 6
+
+
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (66, 34)])
+def test_squares_are_cut_from_the_middle(make_video: MakeVideo, size: tuple[int, int]) -> None:
+    path = make_video("video.mp4", times_seconds=regular(30, 25), size=size, options=SHARP)
+    (whole,) = iter_chunks(str(path), GRID, clips_per_chunk=10)
+    (square,) = iter_chunks(str(path), GRID, clips_per_chunk=10, square=True)
+    height, width = whole.frames.shape[1:3]
+    top, left = (height - SHORT_SIDE) // 2, (width - SHORT_SIDE) // 2
+    expected = whole.frames[:, top : top + SHORT_SIDE, left : left + SHORT_SIDE]
+    np.testing.assert_array_equal(square.frames, expected)
+
+
+@pytest.mark.parametrize("frames_per_clip", [1, 8, 32])
+@pytest.mark.parametrize("batch_clips", [1, 3])
+@pytest.mark.parametrize("max_bytes", [1, 200_000, 1_000_000])
+def test_chunks_hold_whole_batches_within_the_limit(
+    make_video: MakeVideo, frames_per_clip: int, batch_clips: int, max_bytes: int
+) -> None:
+    path = make_video("video.mp4", times_seconds=regular(500, 25), options={"preset": "ultrafast"})
+    grid = SamplingGrid(Fraction(15), Fraction(1, 2), frames_per_clip, SHORT_SIDE)
+    limit = ChunkLimit(batch_clips, max_bytes)
+    *chunks, last = iter_chunks(str(path), grid, clips_per_chunk=limit)
+    num_clips = {chunk.num_clips for chunk in chunks}
+    assert len(num_clips) <= 1 and last.first_clip + last.num_clips == 40
+    frame_bytes = last.frames[0].nbytes
+    for chunk in chunks:
+        assert chunk.num_clips % batch_clips == 0
+        assert chunk.num_clips == batch_clips or chunk.frames.nbytes <= max_bytes
+        # Another batch would not fit, whatever the rounding of strides that are no whole ticks.
+        more = grid.chunk_ticks(chunk.num_clips + batch_clips, first_clip=chunk.first_clip)
+        assert (more + 1) * frame_bytes > max_bytes
+
+
 def test_a_truncated_file_is_told_at_the_end(make_video: MakeVideo) -> None:
     """Decoders end such a file without an error, so it went by as a shorter video."""
     path = make_video(
@@ -221,7 +287,41 @@ def test_a_truncated_file_is_told_at_the_end(make_video: MakeVideo) -> None:
     with pytest.raises(VideoError, match="of the declared 10.000 seconds") as caught:
         list(iter_chunks(str(path), GRID, clips_per_chunk=4))
     assert caught.value.reason is QuarantineReason.TRUNCATED
-    assert pickle.loads(pickle.dumps(caught.value)).reason is QuarantineReason.TRUNCATED
+    caught.value.attempts = 3
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.reason, again.attempts) == (QuarantineReason.TRUNCATED, 3)
+
+
+def test_salvage_takes_what_there_is(make_video: MakeVideo) -> None:
+    """The clips of half a video are those of the whole one, but for the last."""
+    path = make_video(
+        "video.mp4",
+        times_seconds=regular(250, 25),
+        options=SHARP,
+        container_options={"movflags": "+faststart"},
+    )
+    (whole,) = iter_chunks(str(path), GRID, clips_per_chunk=100)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    chunk, end = decode_video(str(path), GRID, clips_per_chunk=100, salvage=True)
+    assert isinstance(chunk, FrameChunk) and isinstance(end, DecodedVideo)
+    assert end.damage is not None and end.damage.reason is QuarantineReason.TRUNCATED
+    assert end.num_clips == chunk.num_clips == GRID.num_clips(end.seconds) < 20
+    num_sure_ticks = math.floor(end.seconds * 15) - GRID.first_tick(0)
+    np.testing.assert_array_equal(chunk.frames[:num_sure_ticks], whole.frames[:num_sure_ticks])
+
+
+def test_a_frame_that_claims_to_last_for_days_does_not(make_video: MakeVideo) -> None:
+    """The last frame's duration, 2^31 units, made a hundred thousand clips of one picture."""
+    path = make_video("video.mp4", times_seconds=regular(100, 25), options={"bf": "0"})
+    data = bytearray(path.read_bytes())
+    table = data.index(b"stts")
+    num_entries = int.from_bytes(data[table + 8 : table + 12], "big")
+    last_duration = table + 12 + 8 * num_entries - 4
+    data[last_duration : last_duration + 4] = (2**31 - 1).to_bytes(4, "big")
+    path.write_bytes(data)
+    *_, end = decode_video(str(path), GRID, clips_per_chunk=4, salvage=True)
+    assert isinstance(end, DecodedVideo) and end.num_clips <= 10
 
 
 def test_a_few_bad_packets_are_skipped_and_many_are_not(make_video: MakeVideo) -> None:

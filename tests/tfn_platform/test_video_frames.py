@@ -2,6 +2,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 
 from tfn_platform.quarantine_reason import QuarantineReason
@@ -30,3 +31,30 @@ def test_a_leap_in_time_is_refused(make_video: MakeVideo) -> None:
     with open_video(str(path)) as source, pytest.raises(VideoError, match="no frame") as caught:
         list(FrameReader(source))
     assert caught.value.reason is QuarantineReason.BAD_TIMESTAMPS
+
+
+def test_frames_that_the_decoder_made_up_count(make_video: MakeVideo) -> None:
+    """Two bytes wrong in every other packet, and each of them decodes without an error."""
+    times = [Fraction(n, 25) for n in range(100)]
+    path = make_video("v.mp4", times_seconds=times, options={"bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    sound = path.read_bytes()
+
+    def read_spoilt(every: int) -> FrameReader:
+        data = bytearray(sound)
+        for position, size in packets[5::every]:
+            for place in (position + size // 2, position + size // 2 + 1):
+                data[place] ^= 0xFF
+        path.write_bytes(data)
+        with open_video(str(path)) as source:
+            reader = FrameReader(source)
+            num_corrupt = sum(timed.frame.is_corrupt for timed in reader)
+            assert reader.num_corrupt_frames == num_corrupt > 0
+            assert reader.num_bad_packets <= 5
+        return reader
+
+    read_spoilt(10).check_quality()
+    with pytest.raises(VideoError, match="frames are damaged") as caught:
+        read_spoilt(2).check_quality()
+    assert caught.value.reason is QuarantineReason.CORRUPT_FRAMES

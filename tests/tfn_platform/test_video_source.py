@@ -1,13 +1,19 @@
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from tfn_platform.datasets.synthetic import SyntheticConfig, render_video
 from tfn_platform.quarantine_reason import QuarantineReason
+from tfn_platform.video import SamplingGrid, iter_chunks
 from tfn_platform.video_source import VideoError, open_video
 
 NOBODY = 65534
@@ -74,10 +80,7 @@ def test_a_playlist_does_not_open_other_files(tmp_path: Path, video_bytes: bytes
     }
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
-        assert reason_of(tmp_path / name) in (
-            QuarantineReason.NOT_A_VIDEO,
-            QuarantineReason.NO_VIDEO_STREAM,
-        )
+        assert reason_of(tmp_path / name) is QuarantineReason.PLAYLIST
 
 
 def test_an_address_and_a_path_are_the_same_video(tmp_path: Path, video_bytes: bytes) -> None:
@@ -89,3 +92,62 @@ def test_an_address_and_a_path_are_the_same_video(tmp_path: Path, video_bytes: b
     (tmp_path / "video.mp4").write_bytes(video_bytes)
     with open_video(f"file://{tmp_path}/video.mp4") as remote:
         assert remote.declared_seconds() == seconds
+
+
+def test_addresses_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "video.mp4").write_bytes(b"x")
+    assert reason_of(tmp_path / "video.mp4" / "inside.mp4") is QuarantineReason.MISSING_FILE
+    assert reason_of(f"{tmp_path}/{'long' * 100}.mp4") is QuarantineReason.NOT_A_FILE
+    assert reason_of("gopher://nowhere/video.mp4") is QuarantineReason.NOT_A_FILE
+    with pytest.raises(VideoError, match="no address") as caught, open_video("video\0.mp4"):
+        pass
+    assert caught.value.reason is QuarantineReason.NOT_A_FILE
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [("AWS Error ACCESS_DENIED during HeadObject", QuarantineReason.PERMISSION_DENIED)],
+)
+def test_a_storage_that_refuses(
+    monkeypatch: pytest.MonkeyPatch, message: str, reason: QuarantineReason
+) -> None:
+    def refuse(uri: str) -> None:
+        raise OSError(message)
+
+    monkeypatch.setattr("tfn_platform.video_source._open_remote", refuse)
+    assert reason_of("s3://bucket/video.mp4") is reason
+
+
+def test_a_storage_that_fails_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(uri: str) -> None:
+        raise OSError("AWS Error NETWORK_CONNECTION during HeadObject")
+
+    monkeypatch.setattr("tfn_platform.video_source._open_remote", fail)
+    with pytest.raises(OSError, match="NETWORK"), open_video("s3://bucket/video.mp4"):
+        pass
+
+
+def test_local_files_need_no_arrow() -> None:
+    """A decoding process of local files starts in a fraction of the time without it."""
+    script = (
+        "import sys\nfrom tfn_platform import decode_child\n"
+        "heavy = {'pyarrow', 'torch', 'ray', 'pydantic', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_one_picture_is_no_video(tmp_path: Path) -> None:
+    """An animation of one picture shows itself at its end only."""
+    path = tmp_path / "video.gif"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb8"
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    grid = SamplingGrid(Fraction(15), Fraction(1, 2), frames_per_clip=4, short_side=32)
+    with pytest.raises(VideoError) as caught:
+        list(iter_chunks(str(path), grid, clips_per_chunk=1, salvage=True))
+    assert caught.value.reason is QuarantineReason.STILL_PICTURE

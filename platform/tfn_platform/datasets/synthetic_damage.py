@@ -23,7 +23,7 @@ class Damage(StrEnum):
 DAMAGE_REASONS = {
     Damage.ZERO_BYTES: QuarantineReason.EMPTY_FILE,
     Damage.RANDOM_BYTES: QuarantineReason.NOT_A_VIDEO,
-    Damage.TRUNCATED_INDEX: QuarantineReason.NOT_A_VIDEO,
+    Damage.TRUNCATED_INDEX: QuarantineReason.NO_INDEX,
     Damage.TRUNCATED_FAST_START: QuarantineReason.TRUNCATED,
     Damage.TEXT_AS_MP4: QuarantineReason.NOT_A_VIDEO,
     Damage.AUDIO_ONLY: QuarantineReason.NO_VIDEO_STREAM,

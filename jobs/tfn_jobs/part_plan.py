@@ -1,0 +1,66 @@
+"""Which videos share a part of FEATURES: decided beforehand, so that no accident changes it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+MAX_PART_VIDEOS = 64
+MAX_PART_BYTES = 256 << 20
+MAX_SHARE_VIDEOS = 64
+SHARES_PER_ACTOR = 8
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """All videos, in the order of their names, and the part that each belongs to.
+
+    Attributes:
+        videos: rows ``video_id``, ``uri``, ``part``.
+        sizes: how many videos each part has.
+    """
+
+    videos: pa.Table
+    sizes: NDArray[np.int64]
+
+
+def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) -> PartPlan:
+    """Cut the videos into parts of at most 64, and of about 256 MiB by their declared durations.
+
+    Args:
+        videos: rows of VIDEOS.
+        stride_seconds: from one clip to the next.
+        bytes_per_clip: of a feature.
+    """
+    ordered = videos.select(["video_id", "uri", "duration_seconds"]).sort_by("video_id")
+    clips = np.maximum(1, ordered["duration_seconds"].to_numpy() / stride_seconds)
+    parts = np.empty(len(clips), np.int32)
+    part = count = 0
+    num_bytes = 0.0
+    for video, video_bytes in enumerate(np.minimum(clips * bytes_per_clip, MAX_PART_BYTES)):
+        if count and (count == MAX_PART_VIDEOS or num_bytes + video_bytes > MAX_PART_BYTES):
+            part, count, num_bytes = part + 1, 0, 0.0
+        parts[video] = part
+        count += 1
+        num_bytes += video_bytes
+    planned = ordered.drop_columns(["duration_seconds"]).append_column("part", pa.array(parts))
+    return PartPlan(planned, np.bincount(parts))
+
+
+def work_shares(todo: pa.Table, *, num_actors: int) -> list[pa.Table]:
+    """Cut the work into shares, large ones first and single videos last.
+
+    Ray takes milliseconds for a share; with single videos in the end, all actors finish together.
+
+    Args:
+        todo: one row a video.
+        num_actors: how many actors may take shares at a time.
+    """
+    shares, begin = [], 0
+    while begin < todo.num_rows:
+        left = todo.num_rows - begin
+        length = min(MAX_SHARE_VIDEOS, max(1, left // (SHARES_PER_ACTOR * num_actors)))
+        shares.append(todo.slice(begin, length))
+        begin += length
+    return shares

@@ -1,0 +1,68 @@
+"""Which videos a file of FEATURES holds and where the values of each begin, by its footer alone."""
+
+import json
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfn_platform.errors import TableError
+from tfn_platform.tables import FEATURES
+
+VIDEOS_KEY = b"tfn.feature_videos"
+
+
+@dataclass(frozen=True)
+class StoredVideo:
+    """Where one video lies in a file.
+
+    Attributes:
+        video_id: its name.
+        row_group: number of the row group that holds it and nothing else.
+        num_clips: T.
+        offset: of its values in the file, in bytes; they end T·F values later.
+        content_hash: as `VideoFeatures.content_hash`.
+    """
+
+    video_id: str
+    row_group: int
+    num_clips: int
+    offset: int
+    content_hash: str
+
+
+def stored_videos(parquet: pq.ParquetFile, *, source: str) -> list[StoredVideo]:
+    """The videos of a file in the order that they lie in; loads no values.
+
+    Raises:
+        TableError: `write_feature_file` did not write the file.
+    """
+    schema, metadata = parquet.schema_arrow, parquet.metadata
+    FEATURES.check(schema, source=source)
+    extra = schema.metadata or {}
+    if VIDEOS_KEY not in extra:
+        raise TableError(
+            f"{source}: does not say which videos it holds: another program or an older version "
+            "of this one wrote it; make the features again"
+        )
+    hashes: list[tuple[str, str]] = json.loads(extra[VIDEOS_KEY])
+    if len(hashes) != metadata.num_row_groups:
+        raise TableError(
+            f"{source}: names {len(hashes)} videos but holds {metadata.num_row_groups} row groups"
+        )
+    column = FEATURES.schema.get_field_index("feature")
+    clip_bytes = bytes_per_clip(schema)
+    stored = []
+    for number, (video_id, content_hash) in enumerate(hashes):
+        group = metadata.row_group(number)
+        chunk = group.column(column)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        offset = end - group.num_rows * clip_bytes
+        stored.append(StoredVideo(video_id, number, group.num_rows, offset, content_hash))
+    return stored
+
+
+def bytes_per_clip(schema: pa.Schema) -> int:
+    """Bytes of the values of one clip."""
+    values = schema.field("feature").type
+    return int(values.list_size * values.value_type.bit_width // 8)
