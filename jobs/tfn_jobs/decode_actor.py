@@ -4,7 +4,7 @@ What is imported here is imported by each decoding actor: neither torch nor a sp
 longer than decoding a short video.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,11 +76,18 @@ class DecodeActor:
         self._process = DecodeProcess(stall_seconds=settings.stall_seconds)
 
     def __call__(self, videos: pa.Table) -> Iterator[pa.Table]:
-        """Rows of TODO_SCHEMA in; a table of one CHUNK_SCHEMA row a chunk and a video's end."""
-        for video in videos.to_pylist():
-            yield from self._decode(video)
+        """Rows of TODO_SCHEMA in; a table of one CHUNK_SCHEMA row a chunk and a video's end.
 
-    def _decode(self, video: dict[str, object]) -> Iterator[pa.Table]:
+        After a video that took its time-out, crashed its decoder or could not reach the storage,
+        the rest is left for another call: what is known already must not wait for more of these.
+        """
+        for video in videos.to_pylist():
+            may_go_on = yield from self._decode(video)
+            if not may_go_on:
+                return
+
+    def _decode(self, video: dict[str, object]) -> Generator[pa.Table, None, bool]:
+        """The video's rows; returns whether the next one may be begun."""
         request = DecodeRequest(
             uri=str(video["uri"]),
             grid=self._settings.grid,
@@ -100,6 +107,8 @@ class DecodeActor:
                     yield _chunk_row(video, item)
         except VideoError as error:
             yield _end_row(video, 0, error, attempts=error.attempts)
+            return not error.reason.is_transient
+        return True
 
 
 def _chunk_row(video: dict[str, object], chunk: FrameChunk) -> pa.Table:

@@ -4,6 +4,7 @@ Everything that is finished survives whatever happens: the driver keeps it in pa
 and the same job again does the videos that are missing. Actors and machines may die meanwhile.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -24,9 +25,9 @@ from tfn_jobs.part_plan import plan_parts, work_shares
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_jobs.quarantine_limit import QuarantineLimit
 from tfn_platform.checkpoint import load_torch, weights_hash
-from tfn_platform.cluster import cluster_totals
+from tfn_platform.cluster import cluster_totals, require_resources
 from tfn_platform.errors import ResourceError, StageError, TfnError
-from tfn_platform.feature_index import features_hash, write_index
+from tfn_platform.feature_index import features_hash, read_index, write_index
 from tfn_platform.map_table import ActorStage, stream_through
 from tfn_platform.parquet import read_table
 from tfn_platform.stages import Stage
@@ -34,6 +35,7 @@ from tfn_platform.store import StageFolder
 from tfn_platform.tables import QUARANTINE, VIDEOS, FeatureContract
 
 MAX_FRUITLESS_ROUNDS = 3
+SECONDS_AFTER_FRUITLESS = 15.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
         job.max_quarantined_share, num_before=unusable.num_rows, num_videos=videos.num_rows
     )
     limit.check(parts.quarantined)
+    _check_resources(job)
     report = NvdecReport(parts.fallbacks)
     try:
         _make(job, parts, limit, report)
@@ -87,12 +90,25 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
     num_videos = write_index(job.folder)
     if num_videos == 0:
         raise StageError(f"{job.folder.uri}: none of {videos.num_rows} videos could be decoded")
+    _check_complete(job, parts, num_videos)
     parts.close()
     return {
         "videos": num_videos,
         "quarantined": parts.quarantined.total(),
         "features_hash": features_hash(job.folder),
     }
+
+
+def _check_complete(job: ExtractJob, parts: FeatureParts, num_videos: int) -> None:
+    """Every video has features or is in quarantine, and no other one has."""
+    named = set(read_index(job.folder)["video_id"].to_pylist())
+    if parts.video_ids >= named and num_videos + parts.quarantined.total() == (parts.num_videos):
+        return
+    raise StageError(
+        f"{job.folder.uri}: of {parts.num_videos} videos {num_videos} have features and "
+        f"{parts.quarantined.total()} are in quarantine: another run works in the same place, or "
+        "did; wait for it to end, and run again"
+    )
 
 
 def _make(
@@ -105,9 +121,9 @@ def _make(
         say(f"extract: {done} of {num_videos} videos are finished, {todo.num_rows} are left")
     with progress_bar(num_videos, what="extract", unit="video", done=done) as bar:
         while todo.num_rows:
-            loss: TfnError = StageError(f"{job.folder.uri}: some videos never came back")
+            loss: TfnError = StageError(f"{job.folder.uri}: some videos did not come back")
             try:
-                for rows in _stream(job, todo):
+                for rows in _stream(job, todo, only_single=num_fruitless > 0):
                     bar.update(parts.add(rows))
                     report.warn()
                     limit.check(parts.quarantined)
@@ -115,23 +131,36 @@ def _make(
                 loss = error
             finally:
                 parts.flush()
+            parts.forget_unfinished()
             before, todo = todo.num_rows, parts.todo()
             num_fruitless = num_fruitless + 1 if todo.num_rows == before else 0
             if num_fruitless == MAX_FRUITLESS_ROUNDS:
                 raise loss
             if todo.num_rows:
                 say(f"extract: {loss}; going on with the {todo.num_rows} videos that are left")
+            time.sleep(num_fruitless * SECONDS_AFTER_FRUITLESS)
 
 
-def _stream(job: ExtractJob, todo: pa.Table) -> Iterator[pa.Table]:
+def _stream(job: ExtractJob, todo: pa.Table, *, only_single: bool) -> Iterator[pa.Table]:
     """One round, on the cluster as it is now."""
-    actors = _actors(job, extraction_pools(job.spec.resources, cluster_totals()))
+    actors = _actors(job, _pools(job))
     return stream_through(
-        work_shares(todo, num_actors=actors[0].max_actors),
+        work_shares(todo, num_actors=actors[0].max_actors, only_single=only_single),
         actors,
         block_bytes=MAX_CHUNK_BYTES,
         patience_seconds=job.spec.extraction.patience_seconds,
     )
+
+
+def _pools(job: ExtractJob) -> ExtractionPools:
+    is_nvdec = job.spec.extraction.decoder == "nvdec"
+    return extraction_pools(job.spec.resources, cluster_totals(), decodes_apart=not is_nvdec)
+
+
+def _check_resources(job: ExtractJob) -> None:
+    """Refuse at once what no machine of the cluster can hold."""
+    for stage in _actors(job, _pools(job)):
+        require_resources(stage.num_cpus, stage.num_gpus, purpose=f"a {stage.actor.__name__}")
 
 
 def feature_contract(job: ExtractJob) -> FeatureContract:

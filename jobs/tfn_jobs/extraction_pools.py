@@ -22,7 +22,9 @@ class ExtractionPools:
     model_gpus: float
 
 
-def extraction_pools(resources: ResourcesSpec, totals: ClusterTotals) -> ExtractionPools:
+def extraction_pools(
+    resources: ResourcesSpec, totals: ClusterTotals, *, decodes_apart: bool = True
+) -> ExtractionPools:
     """Fill in what a spec leaves open.
 
     Pools grow as work piles up, and both can grow into whatever the other one leaves free: how
@@ -31,6 +33,7 @@ def extraction_pools(resources: ResourcesSpec, totals: ClusterTotals) -> Extract
     Args:
         resources: of the spec.
         totals: of the cluster.
+        decodes_apart: whether there are decoding actors at all.
 
     Raises:
         ResourceError: the cluster cannot hold one actor of each kind.
@@ -41,7 +44,8 @@ def extraction_pools(resources: ResourcesSpec, totals: ClusterTotals) -> Extract
     if model_gpus is None:
         model_gpus = 1.0 if gpus >= 1 else 0.0
     least_decode, least_model = resources.decode_actors or 1, resources.model_actors or 1
-    needed_cpus = least_decode * resources.decode_cpus + least_model * resources.model_cpus
+    decode_cpus = resources.decode_cpus if decodes_apart else 0.0
+    needed_cpus = least_decode * decode_cpus + least_model * resources.model_cpus
     needed_gpus = least_model * model_gpus
     if (needed_cpus > cpus or needed_gpus > gpus) and not grows:
         raise ResourceError(
@@ -55,7 +59,7 @@ def extraction_pools(resources: ResourcesSpec, totals: ClusterTotals) -> Extract
         _fitting(totals.processors, resources.decode_cpus),
     )
     most_model = min(
-        _fitting(cpus - least_decode * resources.decode_cpus, resources.model_cpus),
+        _fitting(cpus - least_decode * decode_cpus, resources.model_cpus),
         _fitting(totals.processors, resources.model_cpus),
     )
     if model_gpus:

@@ -6,35 +6,26 @@ and twice; a part's bytes depend on neither, nor on how often the extraction was
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfn_jobs.part_journal import Outcome, PartJournal
+from tfn_jobs.made_parts import NUM_THREADS, MadeParts
+from tfn_jobs.part_journal import Outcome, PartJournal, best_outcomes
 from tfn_jobs.part_plan import PartPlan
-from tfn_platform.feature_table import (
-    VideoFeatures,
-    feature_part,
-    read_feature_file,
-    write_feature_part,
-)
-from tfn_platform.parquet import part_number, read_part, write_table
+from tfn_platform.feature_table import VideoFeatures
 from tfn_platform.quarantine_reason import QuarantineReason
 from tfn_platform.sampling_grid import SamplingGrid
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
-from tfn_platform.tables import DAMAGED, FEATURES, QUARANTINE, FeatureContract, Table
+from tfn_platform.tables import FEATURES, FeatureContract
 
 JOURNAL_BYTES = 256 << 20
-READERS = 16
-
-_Named = TypeVar("_Named", Outcome, VideoFeatures)
 
 
 @dataclass
@@ -46,9 +37,15 @@ class _Unfinished:
 
     @property
     def is_over(self) -> bool:
+        """Whether its end has come, and chunks that are all its clips, each once."""
         if self.end is None:
             return False
-        return self.end.num_clips == sum(map(len, self.chunks.values())) or not self.end.num_clips
+        next_clip = 0
+        for first in sorted(self.chunks):
+            if first != next_clip:
+                return not self.end.num_clips
+            next_clip += len(self.chunks[first])
+        return not self.end.num_clips or next_clip == self.end.num_clips
 
 
 @dataclass
@@ -56,7 +53,9 @@ class _OpenPart:
     """A part that is not whole yet."""
 
     over: set[str]
-    """Videos that need no more rows, whether journaled or in `outcomes`."""
+    """Videos that need no more rows in this run, whether journaled or in `outcomes`."""
+    is_reopened: bool = False
+    """Whether it is there already, but for videos that are worth another attempt."""
     unfinished: dict[str, _Unfinished] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     features: list[VideoFeatures] = field(default_factory=list)
@@ -87,13 +86,13 @@ class FeatureParts:
         self._journaled = clock()
         self._held_bytes = 0
         self._centers = np.empty(0)
+        self._parts = MadeParts(stage, folder, contract=contract, plan=plan)
         self._journal = PartJournal(folder, stage.contract(FEATURES, features=contract))
         self._open: dict[int, _OpenPart] = {}
-        self._made = {
-            part_number(name) for name in folder.store.list_files(folder.table("features"))
-        }
+        self._made: set[int] = set()
+        self._earlier_attempts: dict[str, int] = {}
         self.quarantined: Counter[str] = Counter()
-        """Videos of no use so far, by reason."""
+        """Videos of no use so far, by reason; without those that are to be tried once more."""
         self.fallbacks: Counter[str] = Counter()
         """Sound videos since this object was made that PyAV had to decode, by why."""
         self._take_up()
@@ -102,6 +101,11 @@ class FeatureParts:
     def num_videos(self) -> int:
         """All videos, over or not."""
         return int(self._plan.videos.num_rows)
+
+    @property
+    def video_ids(self) -> set[str]:
+        """The names of all videos."""
+        return set(self._plan.videos["video_id"].to_pylist())
 
     def todo(self) -> pa.Table:
         """Rows ``video_id``, ``uri``, ``part`` of the videos that are not over."""
@@ -136,52 +140,51 @@ class FeatureParts:
 
     def flush(self) -> None:
         """Put what is finished of parts that are not whole into the journal."""
-        for number, part in self._open.items():
-            if part.outcomes:
-                self._journal.keep(number, part.outcomes, part.features)
+        finished = [(number, part) for number, part in self._open.items() if part.outcomes]
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            kept = [
+                pool.submit(self._journal.keep, number, part.outcomes, part.features)
+                for number, part in finished
+            ]
+            for fragment, (_, part) in zip(kept, finished, strict=True):
+                fragment.result()
                 part.outcomes, part.features = [], []
         self._held_bytes = 0
         self._journaled = self._clock()
 
+    def forget_unfinished(self) -> None:
+        """Drop what has come of videos that will be done again from their beginning."""
+        for part in self._open.values():
+            part.unfinished.clear()
+
     def close(self) -> None:
-        """Delete the journal, once all parts are whole."""
+        """Delete the journal and what kills have left, once all parts are whole."""
         assert not self._open, f"parts {sorted(self._open)} are not whole"
         self._journal.clear()
+        self._parts.sweep()
 
     def _take_up(self) -> None:
-        """Go on where earlier runs were interrupted."""
-        made = sorted(self._made)
-        with ThreadPoolExecutor(READERS) as pool:  # in an object store, a file is a round trip
-            tables = pool.map(lambda number: read_part(self._folder, QUARANTINE, number), made)
-        for number, table in zip(made, tables, strict=True):
-            reasons = table["reason"].to_pylist()
-            if any(QuarantineReason(reason).is_transient for reason in reasons):
-                self._reopen(number)
-            else:
-                self.quarantined.update(reasons)
-        for number in self._journal.parts:
-            if number in self._made:
+        """Go on where earlier runs were interrupted; what was transient is tried once more."""
+        made = self._parts.look()
+        reopened = {n for n, outcomes in made.items() if any(o.is_transient for o in outcomes)}
+        self._made = set(made) - reopened
+        for number in self._made:
+            self.quarantined.update(o.reason for o in made[number] if not o.num_clips)
+        for number in sorted({*reopened, *self._journal.parts}):
+            if number in self._made or number >= len(self._plan.sizes):
                 self._journal.drop(number)
                 continue
-            outcomes = self._journal.outcomes(number)
-            self._part(number).over = {outcome.video_id for outcome in outcomes}
-            self.quarantined.update(o.reason for o in outcomes if not o.num_clips)
+            outcomes = best_outcomes([*made.get(number, []), *self._journal.outcomes(number)])
+            part = self._open[number] = _OpenPart(set(), is_reopened=number in reopened)
+            for video_id in self._plan.video_ids(number) & outcomes.keys():
+                outcome = outcomes[video_id]
+                if outcome.is_transient:
+                    self._earlier_attempts[video_id] = outcome.attempts
+                    continue
+                part.over.add(video_id)
+                if not outcome.num_clips:
+                    self.quarantined[outcome.reason] += 1
             self._write_if_whole(number)
-
-    def _reopen(self, number: int) -> None:
-        """Try once more what a passing trouble kept out of a part."""
-        features = read_feature_file(self._folder.store, feature_part(self._folder, number))
-        lengths = {video.video_id: len(video.values) for video in features}
-        outcomes = {video_id: Outcome(video_id, "", length) for video_id, length in lengths.items()}
-        for table in (DAMAGED, QUARANTINE):
-            for row in read_part(self._folder, table, number).to_pylist():
-                del row["stage"]
-                if table is DAMAGED or not QuarantineReason(row["reason"]).is_transient:
-                    length = lengths.get(row["video_id"], 0)
-                    outcomes[row["video_id"]] = Outcome(num_clips=length, **row)
-        self._journal.keep(number, list(outcomes.values()), features)
-        self._folder.store.delete_file(feature_part(self._folder, number))
-        self._made.remove(number)
 
     def _part(self, number: int) -> _OpenPart:
         return self._open.setdefault(number, _OpenPart(set()))
@@ -190,50 +193,61 @@ class FeatureParts:
         part = self._part(number)
         video = part.unfinished.pop(video_id)
         assert video.end is not None
-        part.over.add(video_id)
-        part.outcomes.append(video.end)
-        if video.end.num_clips:
+        attempts = video.end.attempts + self._earlier_attempts.get(video_id, 0)
+        outcome = replace(video.end, attempts=attempts)
+        if outcome.num_clips:
             values = np.concatenate([video.chunks[first] for first in sorted(video.chunks)])
-            part.features.append(VideoFeatures(video_id, values, self._center_seconds(len(values))))
-            self._held_bytes += values.nbytes
-            if video.end.detail and not video.end.reason:
-                self.fallbacks[video.end.detail] += 1
-        else:
-            self.quarantined[video.end.reason] += 1
+            if problem := _not_finite(values):
+                reason = str(QuarantineReason.FEATURES_NOT_FINITE)
+                outcome = replace(outcome, num_clips=0, reason=reason, detail=problem)
+            else:
+                centers = self._center_seconds(len(values))
+                part.features.append(VideoFeatures(video_id, values, centers))
+                self._held_bytes += values.nbytes
+        part.over.add(video_id)
+        part.outcomes.append(outcome)
+        if not outcome.num_clips:
+            self.quarantined[outcome.reason] += 1
+        elif outcome.detail and not outcome.reason:
+            self.fallbacks[outcome.detail] += 1
         self._write_if_whole(number)
 
     def _write_if_whole(self, number: int) -> None:
         part = self._open[number]
         if len(part.over) < self._plan.sizes[number]:
             return
-        outcomes = _by_name([*self._journal.outcomes(number), *part.outcomes])
-        features = _by_name([*self._journal.features(number), *part.features])
-        faulty = [outcome for outcome in outcomes if outcome.reason]
-        # FEATURES last: its part is what says that the part is made.
-        self._write_faults(QUARANTINE, number, [o for o in faulty if not o.num_clips])
-        self._write_faults(DAMAGED, number, [o for o in faulty if o.num_clips])
-        write_feature_part(
-            self._folder,
-            features,
-            contract=self._stage.contract(FEATURES, features=self._contract),
-            part=number,
-        )
+        earlier = self._parts.features(number) if part.is_reopened else []
+        features = {
+            video.video_id: video
+            for video in [*earlier, *self._journal.features(number), *part.features]
+        }
+        outcomes = self._outcomes(number, part)
+        missing = {v for v, o in outcomes.items() if o.num_clips and v not in features}
+        missing |= self._plan.video_ids(number) - outcomes.keys()
+        if missing:
+            self._leave_to_other_driver(number, missing)
+            return
+        used = [features[v] for v, outcome in sorted(outcomes.items()) if outcome.num_clips]
+        self._parts.write(number, [outcome for _, outcome in sorted(outcomes.items())], used)
         self._journal.drop(number)
         self._made.add(number)
         self._held_bytes -= sum(video.values.nbytes for video in part.features)
         del self._open[number]
 
-    def _write_faults(self, table: Table, number: int, outcomes: list[Outcome]) -> None:
-        columns = {
-            "video_id": [o.video_id for o in outcomes],
-            "uri": [o.uri for o in outcomes],
-            "reason": [o.reason for o in outcomes],
-            "detail": [o.detail for o in outcomes],
-            "stage": [self._stage.name] * len(outcomes),
-            "attempts": [o.attempts for o in outcomes],
-        }
-        rows = pa.table(columns, schema=table.schema)
-        write_table(self._folder, table, rows, contract=self._stage.contract(table), part=number)
+    def _outcomes(self, number: int, part: _OpenPart) -> dict[str, Outcome]:
+        """What became of a part's videos, in earlier runs and in this one."""
+        earlier = self._parts.outcomes(number) if part.is_reopened else []
+        merged = best_outcomes([*earlier, *self._journal.outcomes(number), *part.outcomes])
+        return {v: outcome for v, outcome in merged.items() if v in self._plan.video_ids(number)}
+
+    def _leave_to_other_driver(self, number: int, missing: set[str]) -> None:
+        """Fragments are gone: another driver has made the part, or is about to lose it again."""
+        part = self._open[number]
+        if not part.is_reopened and self._parts.exists(number):
+            self._made.add(number)
+            del self._open[number]
+        else:
+            part.over -= missing
 
     def _center_seconds(self, num_clips: int) -> NDArray[np.float64]:
         """The same for every video, so computed once."""
@@ -244,6 +258,12 @@ class FeatureParts:
         return self._centers[:num_clips]
 
 
-def _by_name(videos: Sequence[_Named]) -> list[_Named]:
-    """In order, each once: two drivers at a time may have finished the same."""
-    return [video for _, video in sorted({video.video_id: video for video in videos}.items())]
+def _not_finite(values: NDArray[np.generic]) -> str:
+    """What is wrong with features that cannot be stored; "" for nothing."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return ""
+    problem = f"{finite.size - np.count_nonzero(finite)} of {finite.size} values are not finite"
+    if values.dtype == np.float16:
+        problem += " in float16, which ends at 65504: extraction.feature_type: float32 may do"
+    return problem

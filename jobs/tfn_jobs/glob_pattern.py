@@ -3,11 +3,13 @@
 import re
 from collections.abc import Callable
 
+from tfn_platform.errors import DataError
+
 NOT_HIDDEN = r"(?!\.)"
 
 
 def is_glob(source: str) -> bool:
-    """Whether it holds a wildcard; in an address a question mark is none, but begins options."""
+    """Whether it holds a wildcard; in an address a question mark is none."""
     return any(character in source for character in ("*[" if "://" in source else "*?["))
 
 
@@ -23,6 +25,9 @@ def glob_filter(pattern: str) -> Callable[[str], bool]:
 
     ``*``, ``?`` and ``[…]`` match within a name, ``**/`` any folders, none included. As in a shell,
     no wildcard matches a dot that begins a name.
+
+    Raises:
+        DataError: brackets hold nothing, or a range that ends before it begins.
     """
     names = pattern.split("/")
     expressions = [
@@ -31,7 +36,13 @@ def glob_filter(pattern: str) -> Callable[[str], bool]:
         else _name_expression(name) + ("" if number == len(names) - 1 else "/")
         for number, name in enumerate(names)
     ]
-    compiled = re.compile("".join(expressions), re.DOTALL)
+    try:
+        compiled = re.compile("".join(expressions), re.DOTALL)
+    except re.error as error:
+        raise DataError(
+            f"{pattern}: brackets must hold characters, or ranges such as a-z, that a name may "
+            f"have in this place ({error.msg}); [[] is a bracket itself"
+        ) from error
     return lambda path: compiled.fullmatch(path) is not None
 
 

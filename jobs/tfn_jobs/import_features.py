@@ -20,7 +20,12 @@ from tfn_platform.feature_footer import stored_videos
 from tfn_platform.feature_index import write_index
 from tfn_platform.feature_table import Values, VideoFeatures, feature_part, write_feature_part
 from tfn_platform.foreign_features.durations import read_durations
-from tfn_platform.foreign_features.source import FeatureSource, find_features, iter_features
+from tfn_platform.foreign_features.source import (
+    VIDEO_ID,
+    FeatureSource,
+    find_features,
+    iter_features,
+)
 from tfn_platform.parquet import write_table
 from tfn_platform.spec import spec_hash
 from tfn_platform.stages import Stage, run_stage
@@ -109,7 +114,12 @@ def _nothing_in_common(spec: ImportSpec, found: list[str], wanted: list[str]) ->
         f"{len(wanted)} of {spec.durations} ({', '.join(wanted[:3])}, …)"
     )
     if any(f"v_{video}" in set(found) for video in wanted):
-        message += "; `files: **/v_{video_id}…` takes the v_ off"
+        has_many = any(VIDEO_ID in key for key in spec.keys)
+        message += (
+            '; `keys: ["v_{video_id}…"]` takes the v_ off'
+            if has_many
+            else "; `files: **/v_{video_id}…` takes the v_ off"
+        )
     return message
 
 

@@ -1,5 +1,6 @@
 """Job: look at a FEATURES folder: how it was made, what it holds, and one video as a picture."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from tfn_jobs.figure_style import (
     styled,
     tidy,
 )
-from tfn_platform.errors import TableError
+from tfn_platform.errors import SpecError, TableError
 from tfn_platform.feature_index import FeatureReader, features_hash
 from tfn_platform.store import StageFolder, Store
 
 MAX_LISTED = 5
 PICTURE_DPI = 120
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 # Half a millisecond: the stored times are exact fractions rounded once.
 CENTER_TOLERANCE_SECONDS = 5e-4
 # More columns than this cannot be told apart; neighbouring channels are then averaged.
@@ -77,7 +79,10 @@ def inspect_features(uri: str, *, video_id: str | None = None, picture: Path | N
 
     Raises:
         TableError: there are no finished features, or none of this video.
+        SpecError: the picture cannot be written there.
     """
+    if picture is not None:
+        _check_picture(picture)
     reader = FeatureReader(open_stage_folder(uri))
     if video_id is not None and video_id not in reader.video_ids:
         raise TableError(
@@ -99,13 +104,24 @@ def open_stage_folder(uri: str) -> StageFolder:
     Raises:
         TableError: the address does not end so.
     """
-    root, found, rest = uri.rstrip("/").rpartition("stages/")
-    name, _, key = rest.rpartition("/")
-    if not found or not name or not key:
+    found = re.fullmatch(r"(?P<root>.*/)?stages/(?P<name>.+)/(?P<key>[^/]+)", uri.rstrip("/"))
+    if found is None:
         raise TableError(
             f"{uri}: must be the folder of a stage, such as outputs/stages/extract/0123abcd"
         )
-    return Store.open(root.rstrip("/") or ".").stage(name, key)
+    root = "." if found["root"] is None else found["root"].rstrip("/") or "/"
+    return Store.open(root).stage(found["name"], found["key"])
+
+
+def _check_picture(picture: Path) -> None:
+    """Refuse, before anything is read, a picture that could not be written in the end."""
+    if picture.suffix.lower() not in PICTURE_SUFFIXES:
+        raise SpecError(
+            f"{picture}: a picture must end with {', '.join(PICTURE_SUFFIXES)}, got "
+            f"{picture.suffix or 'no ending'!r}"
+        )
+    if not picture.parent.is_dir():
+        raise SpecError(f"{picture}: there is no folder {picture.parent} to draw it into")
 
 
 def measure_features(reader: FeatureReader, video_ids: Sequence[str]) -> FeatureStatistics:

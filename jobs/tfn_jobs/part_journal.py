@@ -5,11 +5,13 @@ what became of these and other videos; a fragment without its JSON does not coun
 so that no writer ever replaces what another one has finished.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
 from tfn_platform.feature_table import VideoFeatures, read_feature_file, write_feature_file
+from tfn_platform.quarantine_reason import QuarantineReason
 from tfn_platform.store import StageFolder
 from tfn_platform.tables import Contract
 
@@ -36,6 +38,28 @@ class Outcome:
     detail: str = ""
     attempts: int = 1
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether it was kept out by what need not be its fault: another run tries it again."""
+        return not self.num_clips and QuarantineReason(self.reason).is_transient
+
+
+def best_outcomes(outcomes: Iterable[Outcome]) -> dict[str, Outcome]:
+    """Each video's best: one with features, else a lasting fault, else the last of its attempts.
+
+    There may be several where it was tried in several runs, or by two drivers at a time.
+    """
+    best: dict[str, Outcome] = {}
+    for outcome in outcomes:
+        known = best.setdefault(outcome.video_id, outcome)
+        if _rank(outcome) > _rank(known):
+            best[outcome.video_id] = outcome
+    return best
+
+
+def _rank(outcome: Outcome) -> tuple[bool, bool, int]:
+    return outcome.num_clips > 0, not outcome.is_transient, outcome.attempts
+
 
 class PartJournal:
     """The fragments in a stage's folder."""
@@ -56,21 +80,20 @@ class PartJournal:
 
     def outcomes(self, part: int) -> list[Outcome]:
         """What became of the videos in a part's fragments."""
-        store = self._folder.store
-        return [
-            Outcome(**fields)
-            for name in self._names.get(part, [])
-            for fields in store.read_json(self._file(f"{name}.json"))
-        ]
+        outcomes: list[Outcome] = []
+        for name in self._names.get(part, []):
+            with suppress(FileNotFoundError):  # another driver has made the part meanwhile
+                record = self._folder.store.read_json(self._file(f"{name}.json"))
+                outcomes += [Outcome(**fields) for fields in record]
+        return outcomes
 
     def features(self, part: int) -> list[VideoFeatures]:
         """The features of the videos in a part's fragments."""
-        store = self._folder.store
-        return [
-            video
-            for name in self._names.get(part, [])
-            for video in read_feature_file(store, self._file(f"{name}.parquet"))
-        ]
+        features: list[VideoFeatures] = []
+        for name in self._names.get(part, []):
+            with suppress(FileNotFoundError):
+                features += read_feature_file(self._folder.store, self._file(f"{name}.parquet"))
+        return features
 
     def keep(
         self, part: int, outcomes: Sequence[Outcome], features: Sequence[VideoFeatures]
@@ -85,13 +108,18 @@ class PartJournal:
         """Delete a part's fragments, once the part itself is written."""
         for name in self._names.pop(part, []):
             # The JSON first: a fragment is never half there.
-            self._folder.store.delete_file(self._file(f"{name}.json"))
-            self._folder.store.delete_file(self._file(f"{name}.parquet"))
+            self._delete(f"{name}.json")
+            self._delete(f"{name}.parquet")
 
     def clear(self) -> None:
         """Delete whatever is left, fragments that were never finished included."""
         self._names.clear()
-        for name in self._folder.store.list_files(self._folder.file(FOLDER)):
+        store = self._folder.store
+        with suppress(FileNotFoundError):
+            store.filesystem.delete_dir(store.path(self._folder.file(FOLDER)))
+
+    def _delete(self, name: str) -> None:
+        with suppress(FileNotFoundError):
             self._folder.store.delete_file(self._file(name))
 
     def _file(self, name: str) -> str:

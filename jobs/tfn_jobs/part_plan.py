@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 MAX_PART_VIDEOS = 64
 MAX_PART_BYTES = 256 << 20
 MAX_SHARE_VIDEOS = 64
+MIN_SHARE_VIDEOS = 4
 SHARES_PER_ACTOR = 8
+MAX_VIDEOS_AT_WORK = 1024
+"""In the shares that actors have at a time, if shares of at least 4 allow it: the fewer they are,
+the fewer parts are open, and each of these goes into the journal by itself."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,11 @@ class PartPlan:
 
     videos: pa.Table
     sizes: NDArray[np.int64]
+
+    def video_ids(self, part: int) -> set[str]:
+        """The names of a part's videos."""
+        begin = int(self.sizes[:part].sum())
+        return set(self.videos["video_id"].slice(begin, int(self.sizes[part])).to_pylist())
 
 
 def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) -> PartPlan:
@@ -48,7 +57,7 @@ def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) 
     return PartPlan(planned, np.bincount(parts))
 
 
-def work_shares(todo: pa.Table, *, num_actors: int) -> list[pa.Table]:
+def work_shares(todo: pa.Table, *, num_actors: int, only_single: bool = False) -> list[pa.Table]:
     """Cut the work into shares, large ones first and single videos last.
 
     Ray takes milliseconds for a share; with single videos in the end, all actors finish together.
@@ -56,11 +65,17 @@ def work_shares(todo: pa.Table, *, num_actors: int) -> list[pa.Table]:
     Args:
         todo: one row a video.
         num_actors: how many actors may take shares at a time.
+        only_single: a share a video: what one of them does to its actor concerns no other.
     """
+    largest = (
+        1
+        if only_single
+        else max(MIN_SHARE_VIDEOS, min(MAX_SHARE_VIDEOS, MAX_VIDEOS_AT_WORK // num_actors))
+    )
     shares, begin = [], 0
     while begin < todo.num_rows:
         left = todo.num_rows - begin
-        length = min(MAX_SHARE_VIDEOS, max(1, left // (SHARES_PER_ACTOR * num_actors)))
+        length = min(largest, max(1, left // (SHARES_PER_ACTOR * num_actors)))
         shares.append(todo.slice(begin, length))
         begin += length
     return shares

@@ -32,8 +32,6 @@ from tfn_platform.video import VideoError
 from tfn_platform.video_probe import check_expected_duration
 
 FINGERPRINT_BYTES = 1 << 16
-# Rows that are Python objects at one time, and after which all tasks have ended once.
-ROWS_PER_CALL = 4096
 
 Row = dict[str, Any]
 
@@ -62,7 +60,7 @@ class PrepareJob:
 
 
 def prepare(job: PrepareJob) -> dict[str, int]:
-    """Look into the videos that no former run of the stage has looked into, and write the tables.
+    """Look into the videos that no former run of the stage could use, and write the tables.
 
     Returns:
         Figures for the commit: videos that can be used, videos in quarantine.
@@ -70,7 +68,7 @@ def prepare(job: PrepareJob) -> dict[str, int]:
     Raises:
         DataError: the data set cannot be read, or has no video of one of the subsets.
         StageError: more videos are unusable than `max_quarantined_share` allows. The tables are
-            there all the same, and a further run starts from what this one found.
+            there all the same, and a further run looks into those videos only.
     """
     annotated = _annotated(job)
     listed = job.location.listing.rows if annotated is None else job.location.locate(annotated)
@@ -81,14 +79,14 @@ def prepare(job: PrepareJob) -> dict[str, int]:
     done = listed.num_rows - todo.num_rows
     try:
         with progress_bar(listed.num_rows, what="prepare", unit="video", done=done) as bar:
-            for begin in range(0, todo.num_rows, ROWS_PER_CALL):
-                rows = _rows_to_probe(todo.slice(begin, ROWS_PER_CALL), journal.former_attempts)
-                for row in map_rows(rows, _Probe(job)):
-                    journal.add(row)
-                    bar.update()
+            rows = _rows_to_probe(todo, journal.former_attempts)
+            # In no order: one file that takes long holds back none of the others.
+            for row in map_rows(rows, _Probe(job), ordered=False):
+                journal.add(row)
+                bar.update()
     finally:
         journal.flush()
-    probed = journal.rows().sort_by("video_id")
+    probed = journal.rows()
     is_usable = pc.equal(probed["reason"], "")
     usable, unusable = probed.filter(is_usable), probed.filter(pc.invert(is_usable))
     _write(job, VIDEOS, usable)
@@ -112,17 +110,13 @@ def _annotated(job: PrepareJob) -> list[AnnotatedVideo] | None:
     return [video for video in videos if video.subset in job.subsets]
 
 
-def _rows_to_probe(listed: pa.Table, former_attempts: dict[str, int]) -> list[Row]:
-    seconds = pc.fill_null(listed["expected_seconds"], 0.0).to_pylist()
-    places = listed.select(["video_id", "uri", "subset"]).to_pylist()
-    return [
-        {
-            **place,
-            "expected_seconds": expected,
-            "former_attempts": former_attempts.get(place["video_id"], 0),
-        }
-        for place, expected in zip(places, seconds, strict=True)
-    ]
+def _rows_to_probe(listed: pa.Table, former_attempts: dict[str, int]) -> pa.Table:
+    places = listed.select(["video_id", "uri", "subset"])
+    attempts = [former_attempts.get(video_id, 0) for video_id in places["video_id"].to_pylist()]
+    expected_seconds = pc.fill_null(listed["expected_seconds"], 0.0)
+    return places.append_column("expected_seconds", expected_seconds).append_column(
+        "former_attempts", pa.array(attempts, pa.int64())
+    )
 
 
 class _Probe:

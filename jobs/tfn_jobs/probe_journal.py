@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfn_platform.errors import TableError
-from tfn_platform.parquet import read_parts, write_table
+from tfn_platform.parquet import part_number, read_part, read_parts, write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import StageFolder
 from tfn_platform.tables import QUARANTINE, VIDEOS, QuarantineReason, Table
@@ -27,7 +29,8 @@ TRANSIENT = pa.array([str(reason) for reason in QuarantineReason if reason.is_tr
 class ProbeJournal:
     """Rows of PROBED in memory, as Arrow, and in small files of a stage that is not finished.
 
-    A video that a former run gave up for a transient reason counts as not looked at.
+    Only videos that can be used count as looked at: the others may have been mended since. The
+    files have unique names, so that two runs of the stage at one time do not harm each other.
     """
 
     def __init__(self, stage: Stage, folder: StageFolder) -> None:
@@ -35,23 +38,27 @@ class ProbeJournal:
         self._stage = stage
         self._folder = folder
         self._place = folder.table(PROBED.name.lower())
-        self._next_part = len(folder.store.list_files(self._place))
-        self._tables = [PROBED.schema.empty_table()]
+        rows = pa.concat_tables([PROBED.schema.empty_table(), *self._fragments()])
+        usable = rows.filter(pc.equal(rows["reason"], ""))
+        self._tables = [usable, self._finished()]
         self.former_attempts: dict[str, int] = {}
         """By video id: attempts on videos that were given up for a transient reason."""
-        if self._next_part:
-            rows, _ = read_parts(folder, PROBED)
-            is_transient = pc.is_in(rows["reason"], value_set=TRANSIENT)
-            self._tables.append(rows.filter(pc.invert(is_transient)).cast(PROBED.schema))
-            for row in rows.filter(is_transient).select(["video_id", "attempts"]).to_pylist():
-                # Parts come in the order in which they were written, and attempts add up.
-                self.former_attempts[row["video_id"]] = row["attempts"]
+        is_transient = pc.is_in(rows["reason"], value_set=TRANSIENT)
+        for row in rows.filter(is_transient).select(["video_id", "attempts"]).to_pylist():
+            # They add up from run to run.
+            former = self.former_attempts.get(row["video_id"], 0)
+            self.former_attempts[row["video_id"]] = max(former, row["attempts"])
         self._fresh: list[dict[str, Any]] = []
         self._last_write = time.monotonic()
 
     def rows(self) -> pa.Table:
-        """All rows so far, each video once."""
-        return pa.concat_tables([*self._tables, self._fresh_table()])
+        """All rows so far, each video once, in the order of their ids."""
+        rows = pa.concat_tables([*self._tables, self._fresh_table()])
+        # The reason of a usable video is "", which comes first.
+        rows = rows.sort_by([("video_id", "ascending"), ("reason", "ascending")])
+        ids = rows["video_id"].combine_chunks()
+        is_first = pc.not_equal(ids[1:], ids[:-1])
+        return rows.filter(pa.concat_arrays([pa.array([True][: len(ids)], pa.bool_()), is_first]))
 
     def without_known(self, listed: pa.Table) -> pa.Table:
         """The listed videos that have no row yet."""
@@ -72,16 +79,39 @@ class ProbeJournal:
             return
         table = self._fresh_table()
         contract = self._stage.contract(PROBED)
-        write_table(self._folder, PROBED, table, contract=contract, part=self._next_part)
-        self._next_part += 1
+        write_table(self._folder, PROBED, table, contract=contract, part=uuid4().int)
         self._tables.append(table)
         self._fresh = []
 
     def delete(self) -> None:
-        """Delete the files; the rows stay in memory."""
-        store = self._folder.store
-        if store.exists(self._place):
-            store.filesystem.delete_dir(store.path(self._place))
+        """Delete the files, once VIDEOS is written; the rows stay in memory."""
+        for name in self._folder.store.list_files(self._place):
+            # Another run may delete them as well.
+            with suppress(FileNotFoundError):
+                self._folder.store.delete_file(f"{self._place}/{name}")
+
+    def _fragments(self) -> list[pa.Table]:
+        """What is in the files, but for those that another run has just deleted."""
+        tables = []
+        for name in self._folder.store.list_files(self._place):
+            try:
+                part = read_part(self._folder, PROBED, part_number(name))
+            except TableError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            else:
+                tables.append(part.cast(PROBED.schema))
+        return tables
+
+    def _finished(self) -> pa.Table:
+        """Rows of a run that wrote VIDEOS, deleted its files, and was killed before the commit."""
+        if not self._folder.store.list_files(self._folder.table(VIDEOS.name.lower())):
+            return PROBED.schema.empty_table()
+        videos, _ = read_parts(self._folder, VIDEOS)
+        sound = {"reason": "", "detail": "", "attempts": 1}
+        for name, value in sound.items():
+            videos = videos.append_column(name, pa.repeat(value, videos.num_rows))
+        return videos.select(PROBED.schema.names).cast(PROBED.schema)
 
     def _fresh_table(self) -> pa.Table:
         try:

@@ -6,7 +6,7 @@ from tfn_platform.spec import Spec
 
 
 class ResourcesSpec(Spec):
-    """What tasks occupy. Nothing here changes a result."""
+    """What tasks occupy. It changes results by rounding alone: a GPU's differs from a CPU's."""
 
     decode_actors: int | None = Field(None, ge=1)
     """Actors that decode videos, each with one decoder; null lets their number follow the work, up

@@ -1,30 +1,18 @@
 """Names and sizes of files, on a disk or in an object store, without opening any."""
 
-import os
-import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from pyarrow import fs
 
 from tfn_platform.errors import DataError
+from tfn_platform.local_walk import FoundFile, look_at, walk_local
 
 NUM_THREADS = 32
 NAMES_PER_TASK = 256
 MIN_NAMES_TO_LIST = 200
-
-
-class FoundFile(NamedTuple):
-    """A file or folder below the one that was walked."""
-
-    path: str
-    """Its name from there on."""
-    size_bytes: int | None
-    """None for what is no regular file: a folder, a pipe, a link to nothing."""
-    is_folder: bool
 
 
 def local_path(uri: str) -> str:
@@ -38,9 +26,21 @@ def local_path(uri: str) -> str:
 
 
 def safe_uri(uri: str) -> str:
-    """The same address with spaces and the like written as ``%20``; what is so already stays."""
+    """The same address with spaces and the like written as ``%20``; what is so already stays.
+
+    Raises:
+        DataError: it has options.
+    """
     scheme, separator, rest = uri.partition("://")
-    return f"{scheme}://{quote(rest, safe='/%?=&:@+~')}" if separator else uri
+    if not separator:
+        return uri
+    if "?" in rest:
+        raise DataError(
+            f"{uri}: options after a question mark are not read; the variables AWS_REGION and "
+            "AWS_ENDPOINT_URL of the environment say where a store lies, and a question mark in a "
+            "name is written as %3F"
+        )
+    return f"{scheme}://{quote(rest, safe='/%=&:@+~')}"
 
 
 def walk(folder: str, *, max_depth: int | None) -> Iterator[FoundFile]:
@@ -55,7 +55,7 @@ def walk(folder: str, *, max_depth: int | None) -> Iterator[FoundFile]:
     """
     try:
         if "://" not in folder:
-            yield from _walk_here(folder, "", max_depth, frozenset())
+            yield from walk_local(folder, max_depth=max_depth)
             return
         filesystem, base = _open(folder)
         # Where one level is wanted, the store need not be asked for all that lies deeper.
@@ -70,38 +70,10 @@ def walk(folder: str, *, max_depth: int | None) -> Iterator[FoundFile]:
         raise DataError(f"{folder}: the videos cannot be listed: {error}") from error
 
 
-def _walk_here(
-    folder: str, prefix: str, max_depth: int | None, above: frozenset[tuple[int, int]]
-) -> Iterator[FoundFile]:
-    """A folder of this machine. pyarrow's own listing leaves out links to nothing."""
-    status = os.stat(folder)
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        return  # a link to a folder that this one lies in
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = prefix + entry.name
-            size, is_folder = _look_at(entry.path)
-            yield FoundFile(path, size, is_folder)
-            if is_folder and max_depth != 0:
-                deeper = None if max_depth is None else max_depth - 1
-                yield from _walk_here(entry.path, f"{path}/", deeper, above | {identity})
-
-
-def _look_at(path: str) -> tuple[int | None, bool]:
-    """Bytes of a regular file, and whether it is a folder."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None, False
-    is_file = stat.S_ISREG(status.st_mode)
-    return (status.st_size if is_file else None), stat.S_ISDIR(status.st_mode)
-
-
 def is_folder(uri: str) -> bool:
     """Whether there is a folder of that name; DataError where the storage cannot be asked."""
     if "://" not in uri:
-        return os.path.isdir(uri)
+        return look_at(uri)[1]
     filesystem, path = _open(uri)
     try:
         return bool(filesystem.get_file_info(path).type == fs.FileType.Directory)
@@ -146,7 +118,7 @@ def _sizes_in_folder(folder: str, uris: list[str]) -> dict[str, int | None]:
 
 
 def _sizes_of(uris: list[str]) -> dict[str, int | None]:
-    return {uri: _remote_size(uri) if "://" in uri else _look_at(uri)[0] for uri in uris}
+    return {uri: _remote_size(uri) if "://" in uri else look_at(uri)[0] for uri in uris}
 
 
 def _remote_size(uri: str) -> int | None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfn_jobs.glob_pattern import glob_filter, is_glob, split_glob
-from tfn_jobs.video_files import FoundFile, file_sizes, is_folder, local_path, safe_uri, walk
+from tfn_jobs.video_files import file_sizes, is_folder, local_path, safe_uri, walk
 from tfn_jobs.video_manifest import MANIFEST_SUFFIXES, read_manifest
 from tfn_platform.errors import DataError
+from tfn_platform.local_walk import FoundFile
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
 VIDEO_SUFFIXES |= {".m4v", ".mts", ".m2ts", ".wmv", ".3gp", ".ogv", ".vob"}
@@ -68,11 +69,13 @@ def list_videos(sources: Sequence[str]) -> VideoListing:
         sources: folders, globs, manifests and files, as `data_specs.VideosDataSpec` describes them.
 
     Raises:
-        DataError: a folder, a glob's files or a manifest are not there, or a manifest is wrong.
+        DataError: a folder, a glob's files or a manifest are not there, or a manifest, a glob or an
+            address is wrong.
     """
     listed, num_passed_over = [], 0
     files: list[str] = []
     for source in map(local_path, sources):
+        uri = safe_uri(source)  # refuses options, which an address of any kind may have
         if _ending(source) in MANIFEST_SUFFIXES:
             listed.append(_of_manifest(source))
         elif is_glob(source) and not os.path.lexists(source):
@@ -82,7 +85,7 @@ def list_videos(sources: Sequence[str]) -> VideoListing:
             listed.append(in_folder)
             num_passed_over += others
         else:
-            files.append(safe_uri(source))
+            files.append(uri)
     if files:
         listed.append(_of_files(files))
     rows = pa.concat_tables(listed).sort_by([("video_id", "ascending"), ("uri", "ascending")])
@@ -97,18 +100,18 @@ def list_videos(sources: Sequence[str]) -> VideoListing:
 def base_folder(source: str) -> str:
     """The folder that a source's files lie below."""
     if is_glob(source):
-        return split_glob(source)[0]
+        return safe_uri(split_glob(source)[0])
     is_file = _ending(source) in {*MANIFEST_SUFFIXES, *VIDEO_SUFFIXES}
-    return source.rpartition("/")[0] if is_file else source
+    return safe_uri(source.rpartition("/")[0] if is_file else source)
 
 
 def _of_folder(folder: str) -> tuple[pa.Table, int]:
     """Everything below a folder that has a video's ending; also how many files have not."""
-    found, num_passed_over = _Found(), 0
+    found, num_passed_over = _Found(safe_uri(folder)), 0
     for file in walk(folder, max_depth=None):
         is_hidden = f"/{file.path}".find("/.") >= 0
         if _ending(file.path) in VIDEO_SUFFIXES and not is_hidden:
-            found.add(folder, file)
+            found.add(file)
         elif not file.is_folder:
             num_passed_over += 1
     return found.table(), num_passed_over
@@ -119,11 +122,11 @@ def _of_glob(pattern: str) -> pa.Table:
     folder, rest = split_glob(pattern)
     matches = glob_filter(rest)
     depth = None if "**" in rest else rest.count("/")
-    found = _Found()
+    found = _Found(safe_uri(folder))
     for file in walk(folder, max_depth=depth):
         is_other_folder = file.is_folder and _ending(file.path) not in VIDEO_SUFFIXES
         if matches(file.path) and not is_other_folder:
-            found.add(folder, file)
+            found.add(file)
     rows = found.table()
     if not rows.num_rows:
         raise DataError(f"{pattern}: no file matches; `**/` stands for any folders in between")
@@ -173,13 +176,15 @@ def _stem(uri: str) -> str:
 class _Found:
     """Files on their way into a table, without ever being many Python objects."""
 
+    folder: str
     tables: list[pa.Table] = field(default_factory=lambda: [LISTED.empty_table()])
     rows: list[tuple[str, str, int | None]] = field(default_factory=list)
 
-    def add(self, folder: str, file: FoundFile) -> None:
+    def add(self, file: FoundFile) -> None:
         path = _text(file.path)
-        below = quote(path) if "://" in folder else path
-        self.rows.append((splitext(path)[0], f"{folder.rstrip('/')}/{below}", file.size_bytes))
+        below = quote(path) if "://" in self.folder else path
+        uri = f"{self.folder.rstrip('/')}/{below}"
+        self.rows.append((splitext(path)[0], uri, file.size_bytes))
         if len(self.rows) == ROWS_PER_BATCH:
             self._pack()
 

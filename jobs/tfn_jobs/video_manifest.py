@@ -31,7 +31,8 @@ def read_manifest(source: str) -> pa.Table:
         manifest has them `video_id`, `subset` and `duration_seconds` (these two may be null).
 
     Raises:
-        DataError: it cannot be read, has no column of places, or a row has none or says nonsense.
+        DataError: it cannot be read, has no column of places or one twice, or a row has none or
+            says nonsense.
     """
     try:
         rows = _read_columns(source)
@@ -64,7 +65,7 @@ def _read_columns(source: str) -> pa.Table:
         filesystem, path = fs.LocalFileSystem(), source
     with filesystem.open_input_file(path) as stream:
         if source.lower().endswith(".parquet"):
-            names = [name for name in pq.read_schema(stream).names if name in COLUMNS]
+            names = _known_columns(pq.read_schema(stream))
             stream.seek(0)
             rows = pq.read_table(stream, columns=names)
         else:
@@ -72,9 +73,17 @@ def _read_columns(source: str) -> pa.Table:
                 column_types=COLUMNS, strings_can_be_null=False, null_values=[""]
             )
             rows = pyarrow.csv.read_csv(stream, convert_options=options)
-            rows = rows.select([name for name in rows.schema.names if name in COLUMNS])
+            rows = rows.select(_known_columns(rows.schema))
     columns = [rows[name].cast(COLUMNS[name]) for name in rows.schema.names]
     return pa.table(columns, names=rows.schema.names)
+
+
+def _known_columns(schema: pa.Schema) -> list[str]:
+    names = [name for name in schema.names if name in COLUMNS]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"it has the column {twice[0]!r} more than once")
+    return names
 
 
 def _is_empty(texts: pa.ChunkedArray) -> pa.ChunkedArray:

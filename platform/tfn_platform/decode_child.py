@@ -90,7 +90,7 @@ def _answer(request: Header, answer: Answer) -> None:
     uri = request["uri"]
     try:
         if request["kind"] == "probe":
-            answer.send({"kind": "info", **asdict(probe_video(uri))})
+            answer.send({"kind": "info", **asdict(probe_video(uri, alive=answer.alive))})
         else:
             _decode(request, answer)
     except VideoError as error:

@@ -32,10 +32,13 @@ PIPE_BYTES = 1 << 20
 START_SECONDS = 120.0
 """A busy machine may need long to start a process, which is no fault of the video."""
 START_ATTEMPTS = 3
+KILL_SECONDS = 10.0  # A process that waits for storage dies when that answers.
 LAST_WORDS_BYTES = 8000
 LAST_WORDS_LINES = 4
 
 Header = dict[str, Any]
+
+_abandoned: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,8 @@ class DecodeProcess:
         """The child, or a new one that is ready; where none can be had, no video is at fault."""
         if self._child and self._child.is_alive():
             return self._child
-        # The kernel kills the child when the *thread* that started it ends (see decode_child), so
-        # that must be one which lives as long as this object.
+        # The kernel kills the child when the *thread* that started it ends (see decode_child):
+        # that must live as long as this object.
         self._starter = self._starter or ThreadPoolExecutor(max_workers=1)
         detail = ""
         for _ in range(START_ATTEMPTS):
@@ -251,9 +254,13 @@ class _Child:
         return data
 
     def kill(self) -> None:
-        """Kill it and take back what it held."""
+        """Kill it and take back what it held; who cannot die yet is looked after the next time."""
+        _abandoned[:] = [process for process in _abandoned if process.poll() is None]
         self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            _abandoned.append(self._process)
         self._requests.close()
         self._answers.close()
         self._errors.close()

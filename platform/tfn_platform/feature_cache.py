@@ -1,10 +1,12 @@
 """Parts of a remote table kept on a local disk: fetched whole on first touch, then read from there.
 
 Any number of processes of a machine may share one cache: a part is fetched by one of them while the
-others wait. A part that finds no room is read remotely, a range a video: throwing out parts that
-the same epoch will come back to would fetch each of them many times.
+others wait, and checked by the hashes of its videos before anybody reads it. A part that finds no
+room is read remotely, a range a video: throwing out parts that the same epoch will come back to
+would fetch each of them many times.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -12,18 +14,22 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from tfn_platform.errors import TableError
+from tfn_platform.feature_table import iter_feature_file
 from tfn_platform.ranged_files import RangedFiles
 from tfn_platform.store import Store
 
 # One request fetches at most this much; a thread holds as much in memory.
 REQUEST_BYTES = 64 * 2**20
-LOCK_FILE = ".lock"
+LOCK_SUFFIX = ".lock"
 IN_USE_FILE = ".in_use"
+NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class FeatureCache:
     def locked(self) -> Iterator[None]:
         """Keep other processes and threads from adding or removing files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / LOCK_FILE):
+        with _locked(self.folder / LOCK_SUFFIX):
             yield
 
     def make_room(self, num_bytes: int) -> bool:
@@ -59,25 +65,46 @@ class FeatureCache:
 
         The caller holds `locked`.
         """
-        uses = sorted(self.folder.glob(f"*/{IN_USE_FILE}"), key=lambda path: path.stat().st_mtime)
-        while self.used_bytes() + num_bytes > self.max_bytes:
-            if not uses:
-                return False
-            _remove_unless_in_use(uses.pop(0))
-        return shutil.disk_usage(self.folder).free > num_bytes
+        too_many = self.used_bytes() + num_bytes - self.max_bytes
+        if too_many > 0:
+            uses = self.folder.glob(f"*/{IN_USE_FILE}")
+            for in_use in sorted(uses, key=lambda path: path.stat().st_mtime):
+                too_many -= _remove_unless_in_use(in_use)
+                if too_many <= 0:
+                    break
+        return too_many <= 0 and shutil.disk_usage(self.folder).free > num_bytes
 
     def used_bytes(self) -> int:
         """What the files in the cache take."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return _bytes_below(self.folder)
 
 
-def _remove_unless_in_use(in_use: Path) -> None:
+def _bytes_below(folder: Path | str) -> int:
+    """Bytes of all files in a folder; those that go meanwhile count or do not.
+
+    Asked once for each part that is fetched, while other processes wait: one look at each file.
+    """
+    total = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += _bytes_below(entry.path)
+            elif not entry.name.endswith(LOCK_SUFFIX):
+                with suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def _remove_unless_in_use(in_use: Path) -> int:
+    """Remove a data set; returns how many bytes that frees."""
     with in_use.open("ab") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return
+            return 0
+        num_bytes = _bytes_below(in_use.parent)
         shutil.rmtree(in_use.parent)
+        return num_bytes
 
 
 class CachedFiles:
@@ -124,9 +151,13 @@ class CachedFiles:
         files.read_into(relative, target, offset=offset)
 
     def prefetch(self, relatives: Sequence[str]) -> None:
-        """Fetch files in the background, in this order, in place of what was asked for before."""
+        """Fetch files in the background, in this order, in place of what was asked for before.
+
+        Files that found no room before are tried again.
+        """
         if self._process != os.getpid():
             self._begin()
+        self._no_room = set()
         self._ahead = ahead = deque(name for name in relatives if not self._path(name).exists())
         for _ in range(min(self._cache.num_threads, len(ahead))):
             threading.Thread(target=self._fetch_ahead, args=[ahead], daemon=True).start()
@@ -151,26 +182,37 @@ class CachedFiles:
             return True
         if relative in self._no_room:
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_name(f"{path.name}.lock")):
-            if not path.exists():
-                self._fetch_locked(relative, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(path.with_name(f"{path.name}{LOCK_SUFFIX}")):
+                if not path.exists():
+                    self._fetch_locked(relative, path)
+        except OSError as error:
+            if error.errno not in NO_ROOM_ERRORS:
+                uri = self.store.uri(relative)
+                raise TableError(f"{uri}: cannot be kept in the cache: {error}") from error
+            self._no_room.add(relative)
         return path.exists()
 
     def _fetch_locked(self, relative: str, path: Path) -> None:
         num_bytes = self._remote.num_bytes(relative)
         # A killed process leaves such a file; whoever fetches the part next takes it over.
         partial = path.with_name(f"{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        with self._cache.locked():
-            if not self._cache.make_room(num_bytes):
-                self._no_room.add(relative)
-                return
-            with partial.open("wb") as stream:
-                os.truncate(stream.fileno(), num_bytes)  # counts from now on
-        with partial.open("r+b", buffering=0) as stream:
-            self._remote.copy_to(relative, stream, request_bytes=REQUEST_BYTES)
-        partial.rename(path)
+        try:
+            with self._cache.locked():
+                partial.unlink(missing_ok=True)
+                if not self._cache.make_room(num_bytes):
+                    self._no_room.add(relative)
+                    return
+                with partial.open("wb") as stream:
+                    _reserve(stream.fileno(), num_bytes)  # counts from now on
+            with partial.open("r+b", buffering=0) as stream:
+                self._remote.copy_to(relative, stream, request_bytes=REQUEST_BYTES)
+            _check_part(partial, source=self.store.uri(relative))
+            with self._cache.locked():
+                partial.rename(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def _begin_use(self) -> None:
         """Take a lock, held as long as this object lives, that keeps the files from removal."""
@@ -181,6 +223,30 @@ class CachedFiles:
             weakref.finalize(self, os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             os.utime(path)
+
+
+def _reserve(descriptor: int, num_bytes: int) -> None:
+    """Make a file of so many bytes, with room taken on the disk where that can be done."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, num_bytes)
+            return
+        except OSError as error:
+            if error.errno in NO_ROOM_ERRORS:
+                raise
+    os.truncate(descriptor, num_bytes)
+
+
+def _check_part(path: Path, *, source: str) -> None:
+    """Raise TableError unless a fetched part holds what was written; loads it page by page."""
+    try:
+        with pa.memory_map(str(path)) as content:
+            data = memoryview(content.read_buffer())
+        for _ in iter_feature_file(data, source=source):
+            pass
+    # What a damaged footer says may lead anywhere.
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+        raise TableError(f"{source}: is damaged, or was on its way here: {error}") from error
 
 
 @contextmanager

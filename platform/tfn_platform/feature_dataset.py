@@ -59,7 +59,8 @@ class FeatureDataset(Dataset[FeatureItem]):
 
     Any worker of a DataLoader may use it, forked or spawned. Use `collate_features` with it:
 
-        dataset = FeatureDataset(folder, cache=FeatureCache(Path("/tmp/cache"), max_bytes=10**11))
+        cache = FeatureCache(Path.home() / ".cache" / "tfn-features", max_bytes=10**11)
+        dataset = FeatureDataset(folder, cache=cache)
         order = dataset.epoch(torch.randperm(len(dataset)).tolist())
         loader = DataLoader(dataset, sampler=order, batch_size=16, collate_fn=collate_features)
     """

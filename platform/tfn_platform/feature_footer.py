@@ -3,10 +3,14 @@
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tfn_platform.errors import TableError
+from tfn_platform.ranged_files import GATE
+from tfn_platform.store import Store
 from tfn_platform.tables import FEATURES
 
 VIDEOS_KEY = b"tfn.feature_videos"
@@ -66,3 +70,28 @@ def bytes_per_clip(schema: pa.Schema) -> int:
     """Bytes of the values of one clip."""
     values = schema.field("feature").type
     return int(values.list_size * values.value_type.bit_width // 8)
+
+
+class CenterReader:
+    """Reads the instants of clips; keeps the footer of the file that was asked for last."""
+
+    def __init__(self) -> None:
+        """Nothing is read yet."""
+        self._last: tuple[str, pq.FileMetaData | None] = "", None
+
+    def read(self, store: Store, relative: str, *, row_group: int) -> NDArray[np.float64]:
+        """[T] the instants that the clips of one video stand for, as the table has them.
+
+        Raises:
+            TableError: the file is gone, or is no file of FEATURES.
+        """
+        name, footer = self._last
+        try:
+            with GATE.request(), store.filesystem.open_input_file(store.path(relative)) as stream:
+                parquet = pq.ParquetFile(stream, metadata=footer if name == relative else None)
+                rows = parquet.read_row_group(row_group, columns=["center_seconds"])
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(f"{store.uri(relative)}: cannot be read: {error}") from error
+        self._last = relative, parquet.metadata
+        centers: NDArray[np.float64] = rows["center_seconds"].to_numpy()
+        return centers

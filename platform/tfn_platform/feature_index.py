@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tfn_platform.errors import TableError
 from tfn_platform.feature_cache import CachedFiles, FeatureCache
-from tfn_platform.feature_footer import StoredVideo, stored_videos
+from tfn_platform.feature_footer import CenterReader, StoredVideo, stored_videos
 from tfn_platform.feature_table import Values, VideoFeatures, feature_part
 from tfn_platform.parquet import part_number
 from tfn_platform.ranged_files import RangedFiles
@@ -100,6 +100,7 @@ class FeatureReader:
         self.contract: FeatureContract = contract
         self.dtype = np.dtype(contract.value_type)
         self._index = _places(index)
+        self._centers = CenterReader()
         files = RangedFiles(folder.store)
         self._files: RangedFiles | CachedFiles = files
         if cache is not None and not files.is_local:
@@ -168,15 +169,9 @@ class FeatureReader:
     def center_seconds(self, video_id: str) -> NDArray[np.float64]:
         """[T] the instants that a video's clips stand for, as the table has them."""
         part, place = self._place(video_id)
-        store = self._files.store
-        with store.filesystem.open_input_file(
-            store.path(feature_part(self.folder, part))
-        ) as stream:
-            rows = pq.ParquetFile(stream).read_row_group(
-                place.row_group, columns=["center_seconds"]
-            )
-        centers: NDArray[np.float64] = rows["center_seconds"].to_numpy()
-        return centers
+        return self._centers.read(
+            self._files.store, feature_part(self.folder, part), row_group=place.row_group
+        )
 
     def _place(self, video_id: str) -> tuple[int, StoredVideo]:
         if video_id not in self._index:
@@ -266,8 +261,17 @@ def _index_bytes(
 
 
 def read_index(folder: StageFolder) -> pa.Table:
-    """The index of a folder, sorted by video, with the features' contract in its metadata."""
-    data = folder.store.read_bytes(folder.file(INDEX_FILE))
+    """The index of a folder, sorted by video, with the features' contract in its metadata.
+
+    Raises:
+        TableError: there is none, or it is damaged.
+    """
+    try:
+        data = folder.store.read_bytes(folder.file(INDEX_FILE))
+    except FileNotFoundError as error:
+        raise TableError(
+            f"{folder.uri}: holds no features; the folder of extract or import-features would do"
+        ) from error
     try:
         return pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:

@@ -195,7 +195,7 @@ def read_feature_file(store: Store, relative: str) -> list[VideoFeatures]:
     return list(iter_feature_file(store.read_bytes(relative), source=store.uri(relative)))
 
 
-def iter_feature_file(data: bytes, *, source: str) -> Iterator[VideoFeatures]:
+def iter_feature_file(data: bytes | memoryview, *, source: str) -> Iterator[VideoFeatures]:
     """The videos of a file of FEATURES that is in memory; raise as `read_feature_file` does."""
     try:
         parquet = pq.ParquetFile(pa.BufferReader(data))

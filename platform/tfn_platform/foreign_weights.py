@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from tfn_platform.errors import DataError
 from tfn_platform.restricted_pickle import SHOWN, load_arrays
 from tfn_platform.store import Store, bytes_hash
+from tfn_platform.torch_file import load_torch
 
 STATE_KEYS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
 """Where files keep their tensors: pytorchvideo and PySlowFast, mmaction2, others, caffe2. In other
@@ -21,7 +21,7 @@ _ZIP = b"PK\x03\x04"
 _OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+_SAVED_AS = f"a plain dictionary of them, or one under {' or '.join(STATE_KEYS)}"
 
 
 def read_foreign_weights(
@@ -57,24 +57,11 @@ def read_foreign_weights(
         )
     try:
         is_torch = data.startswith((_ZIP, _OLD_TORCH))
-        return _state_of(_load_torch(data) if is_torch else load_arrays(io.BytesIO(data)))
+        if is_torch:
+            return _state_of(load_torch(data, saved_as=_SAVED_AS))
+        return _state_of(load_arrays(io.BytesIO(data)))
     except DataError as error:
         raise DataError(f"{uri}: {error}") from error
-
-
-def _load_torch(data: bytes) -> Any:
-    try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Of a damaged or foreign file, torch makes errors of many kinds.
-    except Exception as error:
-        refused = _REFUSED.search(str(error))
-        if refused is None:
-            raise DataError(f"not a readable file of torch: {error}") from error
-        raise DataError(
-            f"the file asks for {refused[1]}, which is no tensor and is not loaded: it could run "
-            "anything. If you trust the file, save its tensors alone where it was made: a plain "
-            f"dictionary of them, or one under {' or '.join(STATE_KEYS)}"
-        ) from error
 
 
 def _state_of(content: Any) -> dict[str, torch.Tensor]:

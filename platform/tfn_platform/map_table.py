@@ -1,6 +1,7 @@
 """Run a function, or a chain of actors, over rows with Ray Data; results come as they are made."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,18 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
+from tfn_platform.cluster import cluster_totals
 from tfn_platform.errors import ResourceError
 
 Row = dict[str, Any]
 
 DEFAULT_BLOCK_BYTES = 128 << 20
 FOR_EVER = -1
+MIN_TASKS = 64
+TASKS_PER_CPU = 4
+ROWS_PER_TASK = 64
+MAX_TASKS = 10_000
+"""Each task costs the driver some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +47,41 @@ class ActorStage:
 
 
 def map_rows(
-    rows: Sequence[Row], function: Callable[[Row], Row], *, num_cpus: float = 1, num_tasks: int = 64
+    rows: Sequence[Row] | pa.Table,
+    function: Callable[[Row], Row],
+    *,
+    num_cpus: float = 1,
+    ordered: bool = True,
 ) -> Iterator[Row]:
-    """Apply `function` to each row in parallel; results come in the order of the rows."""
-    if not rows:
+    """Apply `function` to each row in parallel, some rows a task.
+
+    Args:
+        rows: as Python objects, or far smaller, as a table.
+        function: gives one row for each.
+        num_cpus: logical CPUs of a task.
+        ordered: whether results come in the order of the rows, where a row that takes long holds
+            back all that follow; otherwise they come as soon as their task has ended.
+    """
+    if not len(rows):
         return
-    _configure(preserve_order=True, block_bytes=DEFAULT_BLOCK_BYTES, patience_seconds=FOR_EVER)
-    dataset = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), num_tasks))
+    _configure(preserve_order=ordered, block_bytes=DEFAULT_BLOCK_BYTES, patience_seconds=FOR_EVER)
+    num_tasks = _num_tasks(len(rows), cpus=cluster_totals().cpus / num_cpus)
+    if isinstance(rows, pa.Table):
+        # Two neighbours differ by one row at most.
+        ends = [len(rows) * (task + 1) // num_tasks for task in range(num_tasks)]
+        begins = [0, *ends[:-1]]
+        slices = [rows.slice(b, e - b) for b, e in zip(begins, ends, strict=True)]
+        dataset = ray.data.from_arrow(slices)
+    else:
+        dataset = ray.data.from_items(list(rows), override_num_blocks=num_tasks)
     for table in _tables_of(dataset.map(function, num_cpus=num_cpus)):
         yield from table.to_pylist()
+
+
+def _num_tasks(num_rows: int, *, cpus: float) -> int:
+    """Several for each CPU, and of few rows each, so that results come soon; a bounded number."""
+    wanted = max(MIN_TASKS, TASKS_PER_CPU * math.ceil(cpus), num_rows // ROWS_PER_TASK)
+    return min(num_rows, wanted, MAX_TASKS)
 
 
 def stream_through(
@@ -89,12 +122,21 @@ def stream_through(
         )
     try:
         yield from _tables_of(dataset)
-    except (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException):
-        raise  # the actors' own mistake: the same would happen again
     except ExecutionTimeoutError as error:
         raise ResourceError(f"nothing moved for {patience_seconds:g} seconds") from error
     except ray.exceptions.RayError as error:
+        if _is_own_mistake(error):
+            raise  # the same would happen again
         raise ResourceError(f"Ray lost what it was working on: {error}") from error
+
+
+def _is_own_mistake(error: ray.exceptions.RayError) -> bool:
+    """Whether an actor's code failed, and not Ray in bringing it what it works on."""
+    if isinstance(error, ray.exceptions.RayTaskError):
+        cause = error.cause
+        is_rays = isinstance(cause, ray.exceptions.RayError)
+        return not is_rays or isinstance(cause, ray.exceptions.UserCodeException)
+    return isinstance(error, ray.exceptions.UserCodeException)
 
 
 def _tables_of(dataset: Dataset) -> Iterator[pa.Table]:

@@ -42,6 +42,8 @@ class QuarantineReason(StrEnum):
     """The decoding process gave no sign of life."""
     STORAGE_ERROR = "storage_error"
     """Reading the bytes failed."""
+    FEATURES_NOT_FINITE = "features_not_finite"
+    """The backbone made numbers of it that cannot be stored."""
 
     @property
     def is_transient(self) -> bool:

@@ -172,21 +172,31 @@ class RangedFiles:
         """Copy a whole file of a remote store, at most `request_bytes` a request.
 
         Raises:
-            TableError: the file cannot be read.
+            TableError: the file cannot be read, or ends before its size.
+            OSError: the target cannot be written.
         """
-        store, buffer = self.store, memoryview(bytearray(0))
+        for piece in self._pieces(relative, request_bytes=request_bytes):
+            # A file without a buffer may take less than it is given, as on a disk that is full.
+            while piece:
+                piece = piece[target.write(piece) :]
+
+    def _pieces(self, relative: str, *, request_bytes: int) -> Iterator[memoryview]:
+        """A file's content in order; each piece holds until the next is asked for."""
+        store = self.store
         try:
             with GATE.request():
                 stream = store.filesystem.open_input_file(store.path(relative))
             left = stream.size()
+            # One buffer for all requests: memory that is new to the process costs more than the
+            # copy out of it.
+            buffer = memoryview(bytearray(min(request_bytes, left)))
             while left:
-                # One buffer for all requests: memory that is new to the process costs more than
-                # the copy out of it.
-                buffer = buffer or memoryview(bytearray(min(request_bytes, left)))
                 with GATE.request():
                     count = stream.readinto(buffer[: min(request_bytes, left)])
-                target.write(buffer[:count])
+                if count == 0:
+                    raise TableError(f"{store.uri(relative)}: ends {left} bytes before its size")
                 left -= count
+                yield buffer[:count]
         except (OSError, pa.ArrowException) as error:
             raise TableError(f"{store.uri(relative)}: cannot be read: {error}") from error
 

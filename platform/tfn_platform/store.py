@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +16,9 @@ import pyarrow.fs
 from tfn_platform.errors import ResourceError
 
 DONE_FILE = "done.json"
+TEMPORARY_SUFFIX = ".being-written"
+MAX_TEMPORARY_SECONDS = 86_400.0
+"""No write of one file takes that long."""
 
 
 def bytes_hash(data: bytes) -> str:
@@ -189,7 +194,10 @@ class StageFolder:
 
 def _replace_local_file(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    _sweep(path.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX
+    )
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -200,3 +208,13 @@ def _replace_local_file(path: Path, data: bytes | memoryview) -> None:
     except BaseException:  # also a Ctrl-C must leave no half-written file behind
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Delete what killed writers left in a folder, whatever it was to be called; once a process."""
+    for path in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+        # Another process may sweep as well, or own the file: no reason not to write.
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > MAX_TEMPORARY_SECONDS:
+                path.unlink()

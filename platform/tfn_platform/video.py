@@ -15,6 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from tfn_platform.quarantine_reason import QuarantineReason
 from tfn_platform.sampling_grid import SamplingGrid
+from tfn_platform.video_bytes import no_sign
 from tfn_platform.video_frames import FrameReader, TimedFrame
 from tfn_platform.video_probe import VideoInfo, check_bytes, check_whole, probe_video
 from tfn_platform.video_source import VideoError, VideoSource, open_video
@@ -72,7 +73,7 @@ def decode_video(
     clips_per_chunk: int | ChunkLimit,
     square: bool = False,
     salvage: bool = False,
-    alive: Callable[[], None] | None = None,
+    alive: Callable[[], None] = no_sign,
 ) -> Iterator[FrameChunk | DecodedVideo]:
     """The chunks of `iter_chunks` and then what became of the video.
 
@@ -80,8 +81,8 @@ def decode_video(
     """
     if isinstance(clips_per_chunk, int) and clips_per_chunk < 1:
         raise ValueError(f"clips_per_chunk must be at least 1, got {clips_per_chunk}")
-    with open_video(uri) as source:
-        reader = FrameReader(source, salvage=salvage, alive=alive)
+    with open_video(uri, alive=alive) as source:
+        reader = FrameReader(source, salvage=salvage)
         resize = _Resizer(grid.short_side, square=square)
         ticks = TickBuffer(grid)
         duration_seconds = Fraction(0)

@@ -5,7 +5,7 @@ Read only where something is wrong, as each read of a remote file is a round tri
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -34,6 +34,10 @@ SIGNATURES = (
 """What is looked for, and at which byte."""
 
 
+def no_sign() -> None:
+    """The sign of life of a reader that nobody watches."""
+
+
 @dataclass(frozen=True)
 class Box:
     """A part of an mp4 or avi file: four letters and where it lies, by its own account."""
@@ -57,43 +61,49 @@ def foreign_kind(file: BinaryIO) -> tuple[QuarantineReason, str] | None:
     return None
 
 
-def lacks_index(file: BinaryIO) -> bool:
-    """Whether this is an mp4 file without its index: frames that nobody can find."""
-    names = {box.name for box in _mp4_boxes(file)}
+def lacks_index(file: BinaryIO, *, alive: Callable[[], None] = no_sign) -> bool:
+    """Whether this is an mp4 file without its index: frames that nobody can find.
+
+    Here and below `alive` is called for every part of the file that is looked at.
+    """
+    names = {box.name for box in _mp4_boxes(file, alive)}
     return bool(names & {b"ftyp", b"mdat"}) and not names & {b"moov", b"moof"}
 
 
-def is_encrypted(file: BinaryIO) -> bool:
+def is_encrypted(file: BinaryIO, *, alive: Callable[[], None] = no_sign) -> bool:
     """Whether the index of an mp4 file speaks of an encrypted video stream."""
     return any(
         b"encv" in _read_at(file, box.offset, min(box.end - box.offset, MAX_INDEX_BYTES))
-        for box in _mp4_boxes(file)
+        for box in _mp4_boxes(file, alive)
         if box.name == b"moov"
     )
 
 
-def missing_bytes(file: BinaryIO) -> int:
+def missing_bytes(file: BinaryIO, *, alive: Callable[[], None] = no_sign) -> int:
     """How many bytes an mp4, avi or Matroska file lacks by its own account; 0 for others."""
     size = file.seek(0, os.SEEK_END)
     head = _read_at(file, 0, HEAD_BYTES)
     if head.startswith(MATROSKA_HEADER):
         return max(0, _segment_end(head) - size)
     if head.startswith(b"RIFF"):
-        ends = [box.end for box in _boxes(file, "<4sI", names_first=True)]
+        ends = [box.end for box in _boxes(file, alive, "<4sI", names_first=True)]
     else:
-        ends = [box.end for box in _mp4_boxes(file)]
+        ends = [box.end for box in _mp4_boxes(file, alive)]
     return max(0, max(ends, default=0) - size)
 
 
-def _mp4_boxes(file: BinaryIO) -> Iterator[Box]:
+def _mp4_boxes(file: BinaryIO, alive: Callable[[], None]) -> Iterator[Box]:
     """The boxes of the uppermost level; none of a file that does not begin with a likely one."""
     if _read_at(file, 4, 4) in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"):
-        yield from _boxes(file, ">I4s", names_first=False)
+        yield from _boxes(file, alive, ">I4s", names_first=False)
 
 
-def _boxes(file: BinaryIO, layout: str, *, names_first: bool) -> Iterator[Box]:
+def _boxes(
+    file: BinaryIO, alive: Callable[[], None], layout: str, *, names_first: bool
+) -> Iterator[Box]:
     offset = 0
     for _ in range(MAX_BOXES):
+        alive()
         header = _read_at(file, offset, 16)
         if len(header) < 8:
             return

@@ -1,6 +1,6 @@
 """Decode a video packet by packet into frames with exact times, and judge what came out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -16,7 +16,9 @@ MAX_CORRUPT_SHARE = Fraction(1, 4)
 """Of frames that the decoder made up in part: less bad than one that it did not give."""
 MAX_FRAME_SECONDS = 3600
 MAX_UNCHECKED_SECONDS = Fraction(1)
+MIN_EXCESS_SECONDS = Fraction(1)
 MAX_EXCESS_SHARE = Fraction(1, 50)
+"""Many files declare a little less than they hold."""
 MAX_DEMUX_ERRORS = 100
 PICTURE_FORMATS = ("gif", "apng")
 NUM_PACKETS_TO_EXPLAIN = 5
@@ -38,22 +40,19 @@ class FrameReader:
     Packets that do not decode and frames whose time does not advance are skipped and counted.
     """
 
-    def __init__(
-        self, source: VideoSource, *, salvage: bool = False, alive: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, source: VideoSource, *, salvage: bool = False) -> None:
         """Nothing is read before the first frame is asked for.
 
-        With `salvage` a leap in time ends the video, and `check_quality` says so. `alive` is called
-        for every packet.
+        With `salvage` a leap in time ends the video, and `check_quality` says so.
         """
         self.num_packets = 0
         self.num_bad_packets = 0
         self.num_frames = 0
         self.num_corrupt_frames = 0
         self.num_bad_timestamps = 0
+        self.num_late_frames = 0
         self._source = source
         self._salvage = salvage
-        self._alive = alive
         self._origin: Fraction | None = None
         self._leap: VideoError | None = None
         self._is_timed: bool | None = None
@@ -66,6 +65,9 @@ class FrameReader:
             self.num_corrupt_frames += frame.is_corrupt
             timed = self._time(frame)
             last = self._last
+            if timed and self._is_late(timed):
+                self.num_late_frames += 1
+                continue
             if timed is None or (last and timed.start_seconds <= last.start_seconds):
                 self.num_bad_timestamps += 1
                 continue
@@ -104,6 +106,12 @@ class FrameReader:
             )
         if self.num_frames == 1 and self._source.container.format.name in PICTURE_FORMATS:
             raise VideoError(QuarantineReason.STILL_PICTURE, f"{uri}: an animation of one picture")
+        if self.num_late_frames:
+            raise VideoError(
+                QuarantineReason.BAD_TIMESTAMPS,
+                f"{uri}: {self.num_late_frames} of {self.num_frames} frames begin after the end "
+                "that the file declares",
+            )
         if self.num_bad_timestamps > MAX_BAD_SHARE * self.num_frames:
             raise VideoError(
                 QuarantineReason.BAD_TIMESTAMPS,
@@ -114,7 +122,7 @@ class FrameReader:
     def _explain_bad_packets(self) -> None:
         """Raise VideoError where it is known why packets do not decode."""
         source = self._source
-        if is_encrypted(source.file):
+        if is_encrypted(source.file, alive=source.alive):
             raise VideoError(
                 QuarantineReason.ENCRYPTED, f"{source.uri}: its video stream is encrypted"
             )
@@ -127,8 +135,7 @@ class FrameReader:
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
             self.num_packets += 1
-            if self._alive:
-                self._alive()
+            self._source.alive()
             try:
                 yield from packet.decode()
             except av.FFmpegError:
@@ -174,14 +181,32 @@ class FrameReader:
         source = self._source
         step = (frame.duration or 0) * source.time_base
         limit_seconds = Fraction(MAX_FRAME_SECONDS)
-        if (declared_seconds := source.declared_seconds()) is not None:
-            self._origin = start if self._origin is None else self._origin
-            latest_end = self._origin + declared_seconds * (1 + MAX_EXCESS_SHARE)
+        if (latest_end := self._latest_end(start)) is not None:
             limit_seconds = max(MAX_UNCHECKED_SECONDS, min(limit_seconds, latest_end - start))
         if 0 < step <= limit_seconds:
             return step
         rate = source.stream.average_rate or source.stream.guessed_rate
         return min(Fraction(1 / (rate or 25)), MAX_UNCHECKED_SECONDS)
+
+    def _is_late(self, timed: TimedFrame) -> bool:
+        """Whether a frame begins where the file has none by its own account: its time is wrong.
+
+        Only where frames have times of their own; avi counts them, and some headers count less.
+        """
+        source, frame = self._source, timed.frame
+        stamp = frame.dts if source.declares_decoding_end else frame.pts
+        latest_end = self._latest_end(timed.start_seconds)
+        if stamp is None or latest_end is None or not source.has_presentation_times:
+            return False
+        return stamp * source.time_base > latest_end
+
+    def _latest_end(self, start: Fraction) -> Fraction | None:
+        """Where the file declares to end, and a little later; `start` is the first frame's once."""
+        seconds = self._source.longest_seconds()
+        if seconds is None or seconds < 0:
+            return None
+        self._origin = start if self._origin is None else self._origin
+        return self._origin + seconds + max(MIN_EXCESS_SECONDS, MAX_EXCESS_SHARE * seconds)
 
 
 def refuses_size(uri: str) -> bool:

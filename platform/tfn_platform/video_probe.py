@@ -1,12 +1,13 @@
 """What a video file says about itself, without decoding more than its first frame."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
 import av
 
 from tfn_platform.quarantine_reason import QuarantineReason
-from tfn_platform.video_bytes import missing_bytes
+from tfn_platform.video_bytes import missing_bytes, no_sign
 from tfn_platform.video_frames import FrameReader
 from tfn_platform.video_source import VideoError, VideoSource, open_video
 
@@ -35,9 +36,12 @@ class VideoInfo:
     """FFmpeg's name of the decoder."""
 
 
-def probe_video(uri: str) -> VideoInfo:
-    """Read the header and decode the first frame; raises VideoError like `iter_chunks`."""
-    with open_video(uri) as source:
+def probe_video(uri: str, *, alive: Callable[[], None] = no_sign) -> VideoInfo:
+    """Read the header and decode the first frame; raises VideoError like `iter_chunks`.
+
+    `alive` is called for every packet: all of them are read where nothing is declared.
+    """
+    with open_video(uri, alive=alive) as source:
         reader = FrameReader(source)
         first = next(iter(reader), None)
         if first is None:
@@ -49,7 +53,7 @@ def probe_video(uri: str) -> VideoInfo:
         if seconds is not None:
             check_declared(uri, seconds)
     if seconds is None:
-        with open_video(uri) as source:
+        with open_video(uri, alive=alive) as source:
             seconds = _packet_seconds(source, rate or Fraction(25))
     frame = first.frame
     rotation = round(frame.rotation / 90) * 90 % 360
@@ -75,7 +79,7 @@ def check_bytes(source: VideoSource, decoded_seconds: Fraction) -> None:
     declared_seconds = source.declared_seconds()
     if declared_seconds is not None and declared_seconds - decoded_seconds <= MAX_ROUNDING_SECONDS:
         return
-    if num_bytes := missing_bytes(source.file):
+    if num_bytes := missing_bytes(source.file, alive=source.alive):
         declared = (
             "" if declared_seconds is None else f"of the declared {float(declared_seconds):.3f} "
         )
@@ -145,6 +149,7 @@ def _packet_seconds(source: VideoSource, rate: Fraction) -> Fraction:
     end = num_packets = 0
     try:
         for packet in source.container.demux(source.stream):
+            source.alive()
             if packet.size:
                 num_packets += 1
                 if packet.pts is not None:

@@ -3,7 +3,7 @@
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from tfn_platform.errors import TfnError
 from tfn_platform.quarantine_reason import QuarantineReason
-from tfn_platform.video_bytes import foreign_kind, is_encrypted, lacks_index
+from tfn_platform.video_bytes import foreign_kind, is_encrypted, lacks_index, no_sign
 
 MAX_FRAME_PIXELS = 8192 * 8192
 """Twice the pixels of 8K; a frame of that size takes 100 MB as the decoder holds it."""
@@ -27,6 +27,8 @@ OPEN_OPTIONS = {
 LOCAL_BUFFER_BYTES = 1 << 18
 REMOTE_BUFFER_BYTES = 1 << 20
 """A remote file is read in requests of this size."""
+NO_TIMESTAMPS = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: what is read is a bare stream, in no container."""
 STILL_BRANDS = ("avif", "heic", "heix", "mif1")
 
 
@@ -53,6 +55,8 @@ class VideoSource:
     container: av.container.InputContainer
     stream: av.VideoStream
     file: BinaryIO
+    alive: Callable[[], None] = no_sign
+    """Called for every packet and every part of the file that is looked at."""
 
     @property
     def time_base(self) -> Fraction:
@@ -72,9 +76,20 @@ class VideoSource:
         """Whether the container's own index leads to true key frames."""
         return self.container.format.name.startswith(("mov,", "matroska"))
 
+    @property
+    def declares_decoding_end(self) -> bool:
+        """True for mp4: it declares the sum of the steps from one decoded frame to the next.
+
+        Where frames are stored out of order and come at uneven times, the last may be shown later.
+        """
+        return self.container.format.name.startswith("mov,")
+
     def declared_seconds(self) -> Fraction | None:
         """How long the file says that the pictures last; None where it does not say."""
         stream = self.stream
+        if self.container.format.flags & NO_TIMESTAMPS:
+            # What FFmpeg gives for a bare stream is a guess from its bit rate.
+            return None
         if stream.duration:
             return stream.duration * self.time_base
         if "DURATION" in stream.metadata:
@@ -84,10 +99,22 @@ class VideoSource:
             return Fraction(self.container.duration, av.time_base)
         return None
 
+    def longest_seconds(self) -> Fraction | None:
+        """The most that `declared_seconds` may mean.
+
+        Some writers of Matroska count from the first frame what others count from zero.
+        """
+        seconds = self.declared_seconds()
+        if seconds is None or not self.container.format.name.startswith("matroska"):
+            return seconds
+        return seconds + max(0, self.stream.start_time or 0) * self.time_base
+
 
 @contextmanager
-def open_video(uri: str) -> Iterator[VideoSource]:
+def open_video(uri: str, *, alive: Callable[[], None] = no_sign) -> Iterator[VideoSource]:
     """Open a local path or any address that pyarrow knows (s3://, gs://, file://).
+
+    `alive` is called for every packet that is read, and while the file's parts are looked at.
 
     Raises VideoError for a file that is not usable; OSError where the storage fails, since that
     is no fault of the file and may be gone at the next attempt.
@@ -100,19 +127,21 @@ def open_video(uri: str) -> Iterator[VideoSource]:
                 buffer_size=REMOTE_BUFFER_BYTES if "://" in uri else LOCAL_BUFFER_BYTES,
             )
         except av.FFmpegError as error:
-            raise _why_not_opened(uri, file, str(error.strerror)) from error
+            raise _why_not_opened(uri, file, alive, message=str(error.strerror)) from error
         with container:
-            stream = _picture_stream(uri, container, file)
+            stream = _picture_stream(uri, container, file, alive)
             stream.codec_context.thread_count = 1
             stream.codec_context.options = {"max_pixels": OPEN_OPTIONS["max_pixels"]}
-            yield VideoSource(uri, container, stream, file)
+            yield VideoSource(uri, container, stream, file, alive)
 
 
-def _why_not_opened(uri: str, file: BinaryIO, message: str) -> VideoError:
+def _why_not_opened(
+    uri: str, file: BinaryIO, alive: Callable[[], None], *, message: str
+) -> VideoError:
     if kind := foreign_kind(file):
         reason, what = kind
         return VideoError(reason, f"{uri}: this is {what}, not a video")
-    if lacks_index(file):
+    if lacks_index(file, alive=alive):
         return VideoError(
             QuarantineReason.NO_INDEX,
             f"{uri}: an mp4 file without its index (moov); was its download cut short?",
@@ -121,7 +150,10 @@ def _why_not_opened(uri: str, file: BinaryIO, message: str) -> VideoError:
 
 
 def _picture_stream(
-    uri: str, container: av.container.InputContainer, file: BinaryIO
+    uri: str,
+    container: av.container.InputContainer,
+    file: BinaryIO,
+    alive: Callable[[], None],
 ) -> av.VideoStream:
     """The first stream of moving pictures, checked for what can be told before decoding."""
     streams = container.streams
@@ -142,7 +174,7 @@ def _picture_stream(
     context = pictures[0].codec_context
     # It is None for a codec that is not known, whatever the type says.
     if not context:
-        if is_encrypted(file):
+        if is_encrypted(file, alive=alive):
             raise VideoError(QuarantineReason.ENCRYPTED, f"{uri}: its video stream is encrypted")
         raise VideoError(QuarantineReason.NO_DECODER, f"{uri}: no decoder for its video stream")
     if context.width * context.height > MAX_FRAME_PIXELS:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from tests.tfn_jobs.small_pipeline import SmallPipeline
@@ -52,8 +53,10 @@ def make_spec(spec_data: dict[str, Any]) -> MakeSpec:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Map rows right here instead of in Ray's tasks."""
 
-    def map_rows(rows: Sequence[Any], function: Callable[[Any], Any]) -> Iterator[Any]:
-        return map(function, rows)
+    def map_rows(
+        rows: Sequence[Any] | pa.Table, function: Callable[[Any], Any], *, ordered: bool = True
+    ) -> Iterator[Any]:
+        return map(function, rows.to_pylist() if isinstance(rows, pa.Table) else rows)
 
     for job in ("prepare", "propose", "synthesize"):
         monkeypatch.setattr(f"tfn_jobs.{job}.map_rows", map_rows)

@@ -31,6 +31,7 @@ from tfn_models.backbones import SLOWFAST_TINY
 from tfn_platform.cluster import ClusterTotals
 from tfn_platform.datasets.synthetic_damage import DAMAGE_REASONS, Damage, damage_video
 from tfn_platform.errors import StageError
+from tfn_platform.feature_index import write_index
 from tfn_platform.parquet import read_parts
 from tfn_platform.store import Store
 from tfn_platform.tables import DAMAGED, FEATURES, QUARANTINE, FeatureContract
@@ -52,6 +53,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extract_job, "stream_through", stream_here)
     monkeypatch.setattr(extract_job, "cluster_totals", lambda: ClusterTotals(4, 0, 4))
+    monkeypatch.setattr(extract_job, "require_resources", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("crop", ["center", "none"])
@@ -211,6 +213,17 @@ def test_too_many_unusable_videos_stop_the_job_and_lose_nothing(
     left = [path for path in (Path(store.root) / job.folder.relative).rglob("*") if path.is_file()]
     assert any(path.parent.name == "progress" for path in left)
     assert figures(extract(job)) == (3, 1)
+
+
+@pytest.mark.usefixtures("without_ray")
+def test_a_video_that_is_lost_is_not_committed(
+    store: Store, make_spec: MakeSpec, videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs at a time may take each other's parts away."""
+    job = make_job(store, make_spec(), videos)
+    monkeypatch.setattr(extract_job, "write_index", lambda folder: write_index(folder) - 1)
+    with pytest.raises(StageError, match="of 4 videos 2 have features and 1 are in quarantine"):
+        extract(job)
 
 
 @pytest.mark.usefixtures("without_ray")

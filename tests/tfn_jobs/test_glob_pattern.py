@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfn_jobs.glob_pattern import glob_filter, is_glob, split_glob
+from tfn_platform.errors import DataError
 
 FILES = [
     "a.mp4", "b.avi", "[1].mp4", "a]b.mp4", "x y.mp4", "ab.mp4", ".hidden.mp4", "a+b.mp4",
@@ -49,5 +50,12 @@ def test_the_folder_ends_before_the_first_wildcard() -> None:
 
 def test_a_question_mark_in_an_address_is_no_wildcard() -> None:
     assert is_glob("/data/?.mp4")
-    assert not is_glob("s3://bucket/videos?region=eu-west-1")
+    assert not is_glob("s3://bucket/videos/what?.mp4")
     assert not is_glob("/data/videos")
+
+
+@pytest.mark.parametrize("pattern", ["a[].mp4", "[z-a]*", "**/[!].mp4"])
+def test_brackets_that_hold_nothing(pattern: str) -> None:
+    """They ended in an error of the regular expressions."""
+    with pytest.raises(DataError, match="brackets must hold characters"):
+        glob_filter(pattern)

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from tfn_platform.store import Store
 from tfn_platform.tables import QUARANTINE
 
 __all__ = ["s3_endpoint", "s3_root"]
+
+SPEC = Path(__file__).resolve().parents[2] / "jobs" / "import-features.yaml"
 
 
 @pytest.fixture
@@ -151,7 +155,9 @@ def test_a_damaged_video_is_refused_until_it_is_left_out(source: Path, store: St
     values[3] = np.nan
     np.save(source / "v07.npy", values)
     np.save(source / "v08.npy", values[:, :4])
-    with pytest.raises(DataError, match=r"(?s)2 of 20 .*v07: 6 NaN.*v08: .*4 values a clip"):
+    with pytest.raises(
+        DataError, match=r"(?s)2 of 20 .*v07: v07.npy: 6 NaN.*v08: .*4 values a clip"
+    ):
         import_features(spec(source), store)
     made = import_features(spec(source, leave_out=["v07", "v08"]), store)
     assert made.figures["videos"] == 18
@@ -195,6 +201,43 @@ def test_names_with_a_prefix_are_explained(source: Path, store: Store) -> None:
         import_features(spec(source), store)
     made = import_features(spec(source, files="v_{video_id}.npy"), store)
     assert made.figures["videos"] == 20
+
+
+def test_names_with_a_prefix_in_one_file_are_explained(source: Path, store: Store) -> None:
+    """The advice spoke of files, which hold no name where `keys` do."""
+    path = source.parent / "all.h5"
+    with h5py.File(path, "w") as file:
+        for each in source.iterdir():
+            file[f"v_{each.stem}/c3d_features"] = np.load(each)
+    with pytest.raises(DataError, match=r'`keys: \["v_{video_id}…"\]` takes the v_ off'):
+        import_features(spec(path, format="h5", keys=["{video_id}/c3d_features"]), store)
+    (keys,) = re.findall(r"format: h5 +keys: (.*)", SPEC.read_text())
+    made = import_features(spec(path, format="h5", keys=json.loads(keys)), store)
+    assert made.figures["videos"] == 20
+
+
+def test_another_folder_of_the_same_look_is_another_import(source: Path, store: Store) -> None:
+    """Names, sizes and times alone made the key: the first folder's features were given again."""
+    other = source.parent / "other"
+    shutil.copytree(source, other)
+    np.save(other / "v03.npy", np.load(source / "v03.npy") + 1)
+    shutil.copystat(source / "v03.npy", other / "v03.npy")
+    first, second = (import_features(spec(folder), store) for folder in (source, other))
+    assert second.is_new
+    assert not np.array_equal(
+        FeatureReader(first.folder).read("v03"), FeatureReader(second.folder).read("v03")
+    )
+    source.rename(source.parent / "moved")
+    assert not import_features(spec(source.parent / "moved"), store).is_new
+
+
+def test_a_damaged_file_is_listed_with_the_others(source: Path, store: Store) -> None:
+    """It ended the import with an error of the tokenizer."""
+    data = (source / "v04.npy").read_bytes()
+    (source / "v04.npy").write_bytes(data.replace(b"}", b"("))
+    (source / "v05.npy").write_bytes(data.replace(b"'shape': (", b"'shape': (-"))
+    with pytest.raises(DataError, match=r"(?s)2 of 20 videos.*v04: v04\.npy: .*v05: v05\.npy: "):
+        import_features(spec(source), store)
 
 
 def test_a_killed_refusal_leaves_no_gap(

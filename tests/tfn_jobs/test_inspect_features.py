@@ -14,7 +14,7 @@ from tfn_jobs.inspect_features import (
     measure_features,
     open_stage_folder,
 )
-from tfn_platform.errors import TableError
+from tfn_platform.errors import SpecError, TableError
 from tfn_platform.feature_index import FeatureReader
 from tfn_platform.feature_table import feature_part
 from tfn_platform.store import StageFolder, Store
@@ -76,6 +76,46 @@ def test_what_cannot_be_looked_at_is_refused(folder: StageFolder, tmp_path: Path
         inspect_features(str(tmp_path))
     opened = open_stage_folder(f"{folder.uri}/")
     assert opened == folder == STAGE.folder(folder.store)
+
+
+@pytest.mark.parametrize(
+    ("uri", "root", "name"),
+    [
+        ("/stages/extract/k", "/", "extract"),
+        ("/data/stages/stages/extract/k/", "/data/stages", "extract"),
+        ("stages/extract/0/k", str(Path.cwd()), "extract/0"),
+        ("s3://bucket/stages/extract/k", "s3://bucket", "extract"),
+    ],
+)
+def test_the_root_is_what_comes_before_the_stages(uri: str, root: str, name: str) -> None:
+    assert open_stage_folder(uri) == StageFolder(Store(root), name, "k")
+
+
+@pytest.mark.parametrize(
+    "uri", ["mystages/extract/k", "/stages/k", "stages//k", "/data/mystages/a/k"]
+)
+def test_other_folders_are_no_stages(uri: str) -> None:
+    with pytest.raises(TableError, match="must be the folder of a stage"):
+        open_stage_folder(uri)
+
+
+def test_a_stage_without_features_is_refused(tmp_path: Path) -> None:
+    other = Store.open(str(tmp_path)).stage("prepare", "k")
+    other.commit({})
+    with pytest.raises(TableError, match="prepare/k: holds no features"):
+        inspect_features(other.uri)
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path: Path,
+) -> None:
+    for name, message in (
+        ("a.jpg", r"must end with \.png, \.svg, \.pdf, got '\.jpg'"),
+        ("a", "got 'no ending'"),
+        ("none/a.png", "there is no folder"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            inspect_features("not looked at", picture=tmp_path / name)
 
 
 def test_the_picture_shows_channels_over_time(folder: StageFolder) -> None:

@@ -92,7 +92,8 @@ def extracted(
 
     monkeypatch.setattr(extract_job, "stream_through", stream)
     monkeypatch.setattr(extract_job, "cluster_totals", lambda: ClusterTotals(4, 0, 4))
-    monkeypatch.setattr(extract_job, "work_shares", lambda todo, num_actors: [todo])
+    monkeypatch.setattr(extract_job, "require_resources", lambda *_, **__: None)
+    monkeypatch.setattr(extract_job, "work_shares", lambda todo, **_: [todo])
     for module in (decode_actor, nvdec_actor):
         monkeypatch.setattr(module, "MAX_CHUNK_BYTES", SMALL_CHUNKS)
 

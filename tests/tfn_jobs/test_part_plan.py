@@ -56,7 +56,7 @@ def test_no_videos_make_no_parts() -> None:
     assert work_shares(plan.videos, num_actors=3) == []
 
 
-@given(num_videos=st.integers(0, 5_000), num_actors=st.integers(1, 40))
+@given(num_videos=st.integers(0, 5_000), num_actors=st.integers(1, 600))
 def test_shares_hold_all_videos_and_shrink(num_videos: int, num_actors: int) -> None:
     todo = pa.table({"video": np.arange(num_videos)})
     shares = work_shares(todo, num_actors=num_actors)
@@ -64,5 +64,6 @@ def test_shares_hold_all_videos_and_shrink(num_videos: int, num_actors: int) -> 
     assert sum(lengths) == num_videos
     assert lengths == sorted(lengths, reverse=True)
     assert max(lengths, default=1) <= MAX_SHARE_VIDEOS
+    assert lengths[:num_actors] == [] or sum(lengths[:num_actors]) <= max(4 * num_actors, 1024)
     if num_videos >= 8 * num_actors:
         assert lengths[-num_actors:] == [1] * num_actors

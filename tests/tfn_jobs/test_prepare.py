@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.s3_server import s3_endpoint, s3_root
@@ -235,7 +236,6 @@ def test_a_run_that_was_killed_goes_on(
 ) -> None:
     """Also one that ended without a chance to write what it had in memory."""
     monkeypatch.setattr(probe_journal, "SECONDS_PER_FRAGMENT", 0.0)
-    monkeypatch.setattr(prepare_job, "ROWS_PER_CALL", 3)
     is_first_run = True
 
     def fault(name: str, attempt: int) -> VideoInfo:
@@ -257,16 +257,66 @@ def test_a_run_that_was_killed_goes_on(
     assert read_parts(job.folder, PROBED)[0].num_rows == 6
     is_first_run = False
     assert prepare(job) == {"videos": 8, "quarantined": 2}
-    # Videos that had been looked into were not again, but for one that need not be at fault.
-    assert process.asked == {"v1": 4, "v6": 2, **{f"v{n}": 1 for n in (0, 2, 3, 4, 5, 7, 8, 9)}}
+    # Videos that can be used were not looked into again.
+    assert process.asked == {
+        "v1": 4,
+        "v2": 2,
+        "v6": 2,
+        **{f"v{n}": 1 for n in (0, 3, 4, 5, 7, 8, 9)},
+    }
     rows = {row["video_id"]: row for row in read_parts(job.folder, QUARANTINE)[0].to_pylist()}
     assert {name: row["attempts"] for name, row in rows.items()} == {"v1": 4, "v2": 1}
     # The tables are those of an undisturbed run, and nothing else is left.
-    assert not job.folder.store.exists(job.folder.table("probed"))
+    assert not job.folder.store.list_files(job.folder.table("probed"))
     videos = read_parts(job.folder, VIDEOS)[0]
     undisturbed = job_of(job.location, Store.open(str(tmp_path / "other")))
     prepare(undisturbed)
     assert videos.equals(read_parts(undisturbed.folder, VIDEOS)[0])
+
+
+def test_files_that_were_mended_are_looked_into_again(
+    tmp_path: Path, store: Store, probing: Callable[[Fault], Probing]
+) -> None:
+    """What is mended may leave the listing as it is: a permission, a byte in the file."""
+    is_mended = False
+
+    def fault(name: str, attempt: int) -> VideoInfo:
+        if name in ("v0", "v1", "v2") and not (is_mended and name != "v2"):
+            raise VideoError(QuarantineReason.PERMISSION_DENIED, f"{name} may not be read")
+        return INFO
+
+    process = probing(fault)
+    job = job_of(many(tmp_path, 5), store)
+    with pytest.raises(StageError, match="3 of 5 videos cannot be used"):
+        prepare(job)
+    is_mended = True
+    assert prepare(job) == {"videos": 4, "quarantined": 1}
+    assert process.asked == {"v0": 2, "v1": 2, "v2": 2, "v3": 1, "v4": 1}
+    (row,) = read_parts(job.folder, QUARANTINE)[0].to_pylist()
+    assert (row["video_id"], row["attempts"]) == ("v2", 1)
+    # Killed before the commit, when what was found out lies in the tables alone.
+    assert prepare(job) == {"videos": 4, "quarantined": 1}
+    assert process.asked == {"v0": 2, "v1": 2, "v2": 3, "v3": 1, "v4": 1}
+
+
+def test_the_tables_do_not_depend_on_the_order_in_which_rows_come(
+    tmp_path: Path,
+    store: Store,
+    probing: Callable[[Fault], Probing],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probing(lambda name, attempt: INFO)
+    job = job_of(many(tmp_path, 10), store)
+    prepare(job)
+
+    def backwards(rows: pa.Table, function: Callable[[Any], Any], *, ordered: bool) -> Any:
+        assert not ordered
+        return map(function, reversed(rows.to_pylist()))
+
+    monkeypatch.setattr(prepare_job, "map_rows", backwards)
+    other = job_of(job.location, Store.open(str(tmp_path / "other")))
+    prepare(other)
+    assert read_parts(other.folder, VIDEOS)[0].equals(read_parts(job.folder, VIDEOS)[0])
 
 
 def test_fingerprints_see_both_ends_of_a_file_and_its_size(
@@ -375,7 +425,7 @@ def test_in_an_object_store(video: bytes, s3_root: str, own_child: None) -> None
         ("c", f"{s3_root}/videos/c.mp4"),
     ]
     assert {row["size_bytes"] for row in rows} == {len(video)}
-    assert not store.exists(job.folder.table("probed"))
+    assert not store.list_files(job.folder.table("probed"))
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -383,7 +433,6 @@ def test_in_rays_tasks(
     video: bytes, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare_job, "map_rows", map_rows)
-    monkeypatch.setattr(prepare_job, "ROWS_PER_CALL", 4)
     (tmp_path / "in").mkdir()
     for number in range(6):
         (tmp_path / "in" / f"v{number}.mp4").write_bytes(video if number % 3 else b"")

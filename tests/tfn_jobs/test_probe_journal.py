@@ -8,8 +8,10 @@ import pytest
 from tfn_jobs import probe_journal
 from tfn_jobs.probe_journal import PROBED, ProbeJournal
 from tfn_platform.errors import TableError
+from tfn_platform.parquet import write_table
 from tfn_platform.stages import Stage
 from tfn_platform.store import Store
+from tfn_platform.tables import VIDEOS
 
 PREPARE = Stage("prepare", {})
 
@@ -43,7 +45,7 @@ def test_rows_are_there_before_and_after_they_are_written(store: Store) -> None:
     again = journal_in(store)
     again.add(row("c"))
     again.flush()
-    assert ids(journal_in(store).rows()) == ["a", "b", "c"]
+    assert ids(journal_in(store).rows()) == ["a", "c"]
     assert journal_in(store).rows().schema == PROBED.schema
 
 
@@ -67,23 +69,25 @@ def test_many_rows_are_written_at_once(store: Store, monkeypatch: pytest.MonkeyP
     assert ids(journal_in(store).rows()) == ["a", "b"]
 
 
-def test_what_need_not_be_the_files_fault_is_not_known(store: Store) -> None:
+def test_what_cannot_be_used_is_looked_into_again(store: Store) -> None:
+    """Only failures that need not be the file's fault add up: the others' files may be mended."""
     journal = journal_in(store)
     for name, reason in (("a", ""), ("b", "timed_out"), ("c", "truncated")):
         journal.add(row(name, reason=reason, attempts=2))
     journal.flush()
     again = journal_in(store)
-    assert ids(again.rows()) == ["a", "c"]
+    assert ids(again.rows()) == ["a"]
     assert again.former_attempts == {"b": 2}
     listed = pa.table({"video_id": ["a", "b", "c", "d"]})
-    assert ids(again.without_known(listed)) == ["b", "d"]
+    assert ids(again.without_known(listed)) == ["b", "c", "d"]
     again.add(row("b", reason="timed_out", attempts=4))
+    again.add(row("c", reason="truncated"))
     again.flush()
     third = journal_in(store)
     assert third.former_attempts == {"b": 4}
     third.add(row("b", attempts=5))
     third.flush()
-    assert ids(journal_in(store).rows()) == ["a", "b", "c"]
+    assert ids(journal_in(store).rows()) == ["a", "b"]
 
 
 def test_deleting_leaves_the_rows_in_memory(store: Store) -> None:
@@ -93,6 +97,62 @@ def test_deleting_leaves_the_rows_in_memory(store: Store) -> None:
     journal.flush()
     journal.delete()
     assert ids(journal.rows()) == ["a"] and not ids(journal_in(store).rows())
+
+
+def test_two_runs_at_one_time(store: Store) -> None:
+    """They wrote files of the same names: each lost rows to the other."""
+    first, second = journal_in(store), journal_in(store)
+    for journal, names in ((first, "ab"), (second, "bc")):
+        for name in names:
+            journal.add(row(name))
+        journal.flush()
+    assert ids(journal_in(store).rows()) == ["a", "b", "c"]
+    first.delete()
+    second.add(row("d"))
+    second.flush()
+    second.delete()
+    assert ids(second.rows()) == ["b", "c", "d"]
+
+
+def test_a_video_that_was_usable_once_is_so(store: Store) -> None:
+    first, second = journal_in(store), journal_in(store)
+    for journal, reason in ((first, "timed_out"), (second, "")):
+        journal.add(row("a", reason=reason))
+        journal.flush()
+    first.add(row("a"))
+    assert first.rows()["reason"].to_pylist() == [""]
+    assert journal_in(store).rows()["reason"].to_pylist() == [""]
+
+
+def test_files_that_another_run_deletes_are_passed_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_in(store)
+    journal.add(row("a"))
+    journal.flush()
+    there = Store.list_files
+
+    def with_one_that_is_gone(store: Store, folder: str) -> list[str]:
+        gone = ["part-00007.parquet"] if folder.endswith("probed") else []
+        return gone + there(store, folder)
+
+    monkeypatch.setattr(Store, "list_files", with_one_that_is_gone)
+    assert ids(journal_in(store).rows()) == ["a"]
+    # It goes between a look at it and the deletion.
+    monkeypatch.setattr(Store, "exists", lambda store, relative: True)
+    journal.delete()
+    assert there(store, PREPARE.folder(store).table("probed")) == []
+
+
+def test_videos_of_a_run_that_was_killed_before_its_commit_are_known(store: Store) -> None:
+    folder = PREPARE.folder(store)
+    videos = pa.Table.from_pylist([row("a")]).select(VIDEOS.schema.names).cast(VIDEOS.schema)
+    write_table(folder, VIDEOS, videos, contract=PREPARE.contract(VIDEOS))
+    journal = journal_in(store)
+    assert [{**made, "extra": 1} for made in journal.rows().to_pylist()] == [row("a")]
+    journal.add(row("a"))
+    journal.add(row("b"))
+    assert ids(journal.rows()) == ["a", "b"]
 
 
 def test_a_row_of_another_type_is_refused(store: Store) -> None:

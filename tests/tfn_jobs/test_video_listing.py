@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from tests.s3_server import s3_endpoint, s3_root
 from tfn_jobs import video_listing
@@ -139,6 +140,28 @@ def test_object_store(s3_root: str) -> None:
     assert list(rows_of(f"{s3_root}/**/*.mp4")) == ["b", "deep/a b"]
     spaced = (f"{s3_root}/deep/a%20b.mp4", 8)
     assert rows_of(f"{s3_root}/list.csv") == rows_of(f"{s3_root}/deep/a b.mp4") == {"a b": spaced}
+
+
+def test_folders_of_an_object_store_are_quoted_as_files_are(s3_root: str) -> None:
+    """Their names went into addresses as they were, which nothing could open."""
+    store = Store.open(s3_root)
+    store.write_bytes("ä folder/a b.mp4", b"1")
+    expected = {"a b": (f"{s3_root}/%C3%A4%20folder/a%20b.mp4", 1)}
+    for folder in (f"{s3_root}/ä folder", f"{s3_root}/%C3%A4%20folder"):
+        assert rows_of(folder) == expected
+        assert rows_of(f"{folder}/*.mp4") == expected
+        assert rows_of(f"{folder}/a b.mp4") == expected
+        assert base_folder(folder) == f"{s3_root}/%C3%A4%20folder"
+    ((uri, _),) = expected.values()
+    filesystem, path = fs.FileSystem.from_uri(uri)
+    assert filesystem.open_input_file(path).read() == b"1"
+
+
+@pytest.mark.parametrize("place", ["videos", "videos/*.mp4", "a.mp4", "list.csv"])
+def test_options_of_addresses_are_refused(place: str) -> None:
+    """They were dropped on the way to the files, or became a part of a name."""
+    with pytest.raises(DataError, match="AWS_REGION and AWS_ENDPOINT_URL"):
+        list_videos([f"s3://bucket/{place}?region=eu-west-1"])
 
 
 def test_names_from_files_in_an_object_store_are_not_encoded(s3_root: str) -> None:

@@ -60,6 +60,7 @@ def test_addresses_are_made_readable(tmp_path: Path) -> None:
             "column 'uri' is empty; 2 rows are wrong, the first is number 2",
         ),
         ({"uri": ["a"], "video_id": [""]}, "column 'video_id' is empty; 1 rows are wrong"),
+        ({"uri": ["a", "b"], "video_id": ["c", None]}, "column 'video_id' is empty; 1 rows"),
         (
             {"uri": ["a", "b"], "duration_seconds": [1.0, -2.0]},
             r"'duration_seconds' must be a positive number .* number 2 after the header: -2\.0",
@@ -74,6 +75,16 @@ def test_nonsense_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=problem):
         read_manifest(write(tmp_path / name, columns))
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
+def test_a_column_that_is_there_twice(tmp_path: Path, name: str) -> None:
+    """It ended in an error of pyarrow's, with a traceback."""
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["uri", "uri"])
+    path = tmp_path / name
+    (pyarrow.csv.write_csv if name.endswith(".csv") else pq.write_table)(table, path)
+    with pytest.raises(DataError, match=f"{name}: .*has the column 'uri' more than once"):
+        read_manifest(str(path))
 
 
 @pytest.mark.parametrize("name", ["none.csv", "none.parquet", "noise.csv", "noise.parquet"])

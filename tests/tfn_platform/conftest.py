@@ -34,7 +34,7 @@ def make_video(tmp_path: Path) -> MakeVideo:
             stream = container.add_stream(codec, rate=rate, options=options or {})
             stream.width, stream.height = size
             stream.pix_fmt = pix_fmt
-            if codec not in ("gif", "mpeg4"):
+            if codec not in ("gif", "mpeg4", "mpeg1video"):
                 stream.time_base = stream.codec_context.time_base = time_base
             for index, seconds in enumerate(times_seconds):
                 image = np.kron(np.roll(base, index, axis=1), np.ones((8, 8, 1), np.uint8))

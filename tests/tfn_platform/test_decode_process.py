@@ -1,5 +1,6 @@
 """Decoding in a child: the same frames as here, and no file that harms more than itself."""
 
+import io
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from pyarrow import fs
 
 from tests.damaged_videos import plant_damaged, plant_usable
 from tests.s3_server import s3_endpoint, s3_root
+from tfn_platform import decode_process
 from tfn_platform.datasets.synthetic import SyntheticConfig, render_video
 from tfn_platform.decode_process import DecodedVideo, DecodeProcess, DecodeRequest
 from tfn_platform.errors import ResourceError
@@ -228,6 +231,46 @@ def test_slow_decoding_is_not_taken_for_a_hang(tmp_path: Path, video: Path) -> N
     assert isinstance(end, DecodedVideo)
 
 
+def test_slow_probing_is_not_taken_for_a_hang(
+    tmp_path: Path, good: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All packets are read of a file that declares nothing, and there was no sign of life."""
+    path = tmp_path / "live.mkv"
+    with (
+        av.open(io.BytesIO(good)) as whole,
+        av.open(str(path), "w", container_options={"live": "1"}) as live,
+    ):
+        stream = live.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                live.mux(packet)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "from contextlib import contextmanager\n"
+        "from dataclasses import replace\n"
+        "from tfn_platform import video_probe\n"
+        "whole = video_probe.open_video\n"
+        "class Slow:\n"
+        "    def __init__(self, container): self.container = container\n"
+        "    def __getattr__(self, name): return getattr(self.container, name)\n"
+        "    def demux(self, stream):\n"
+        "        for packet in self.container.demux(stream):\n"
+        "            time.sleep(0.05)\n"
+        "            yield packet\n"
+        "@contextmanager\n"
+        "def slow(uri, **options):\n"
+        "    with whole(uri, **options) as source:\n"
+        "        yield replace(source, container=Slow(source.container))\n"
+        "video_probe.open_video = slow\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with DecodeProcess(stall_seconds=2.5) as process:
+        begin = time.monotonic()
+        assert process.probe(str(path)).duration_seconds > 3
+    assert time.monotonic() - begin > 3
+
+
 def test_an_abandoned_video_leaves_the_process_usable(process: DecodeProcess, video: Path) -> None:
     items = process.decode(request_for(video))
     next(items)
@@ -250,6 +293,26 @@ def test_a_child_killed_between_videos_is_replaced(video: Path) -> None:
         first.wait()
         assert_equals_here(process, video, square=True)
     assert process._child is None
+
+
+def test_a_child_that_does_not_die_is_left_behind(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel kills nobody who waits for storage: to wait for that might take for ever."""
+    monkeypatch.setattr(decode_process, "KILL_SECONDS", 0.1)
+    with DecodeProcess() as process:
+        process.probe(str(video))
+        assert process._child
+        stuck = process._child._process
+        with monkeypatch.context() as undying:
+            undying.setattr(stuck, "kill", lambda: None)
+            undying.setattr(process._child._requests, "close", lambda: None)
+            process.close()
+        assert decode_process._abandoned == [stuck]
+        stuck.kill()
+        assert process.probe(str(video)).width > 0
+        stuck.wait()
+    assert decode_process._abandoned == [] and stuck.returncode == -signal.SIGKILL
 
 
 def test_an_unforeseen_error_is_a_crash_with_its_last_words(video: Path) -> None:

@@ -1,6 +1,9 @@
 """Parts of a remote store in a local cache: fetched once, by whoever is first."""
 
+import errno
+import fcntl
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -244,3 +248,141 @@ time.sleep(0.2)
 def test_numbers_below_one_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         FeatureCache(tmp_path, **{"max_bytes": 1, name: 0})
+
+
+def test_a_damaged_part_does_not_enter_the_cache(
+    folder: StageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zeros in the place of what was not written stayed there for all later epochs."""
+    copy = RangedFiles.copy_to
+
+    def damaged(self: RangedFiles, relative: str, target: Any, **options: Any) -> None:
+        copy(self, relative, target, **options)
+        target.seek(part_bytes(folder) // 2)
+        target.write(bytes(64))
+
+    reader = FeatureReader(folder, cache=FeatureCache(tmp_path, max_bytes=2**30))
+    with monkeypatch.context() as patch:
+        patch.setattr(RangedFiles, "copy_to", damaged)
+        with pytest.raises(TableError, match=r"part-00000.parquet: the features of video 'v0\d'"):
+            reader.read("v00")
+    assert not [*tmp_path.rglob("*.parquet"), *tmp_path.rglob("*.partial")]
+    assert_epoch(reader, NAMES[0])
+
+
+@pytest.mark.parametrize("place", ["_reserve", "copy_to"])
+def test_a_full_disk_is_no_room(
+    folder: StageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """It was said of the part in the store that it could not be read."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    reader = FeatureReader(folder, cache=FeatureCache(tmp_path, max_bytes=2**30))
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache if place == "_reserve" else RangedFiles, place, full)
+        assert_epoch(reader, NAMES[0])
+    assert not [*tmp_path.rglob("*.parquet"), *tmp_path.rglob("*.partial")]
+
+
+def test_another_error_of_the_disk_is_said(
+    folder: StageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    reader = FeatureReader(folder, cache=FeatureCache(tmp_path, max_bytes=2**30))
+    monkeypatch.setattr(feature_cache, "_reserve", broken)
+    with pytest.raises(TableError, match="cannot be kept in the cache: .*input/output error"):
+        reader.read("v00")
+
+
+def test_the_room_of_a_part_is_taken_before_it_is_fetched(tmp_path: Path) -> None:
+    """A file with holes finds out that the disk is full when it is too late."""
+    with (tmp_path / "part").open("wb") as stream:
+        feature_cache._reserve(stream.fileno(), 2**20)
+        status = os.fstat(stream.fileno())
+    assert status.st_size == 2**20 <= 512 * status.st_blocks
+
+
+def test_the_next_epoch_tries_again_what_found_no_room(
+    folder: StageFolder, tmp_path: Path, requests: "Counter[str]"
+) -> None:
+    other = tmp_path / "other" / "part"
+    other.parent.mkdir()
+    other.write_bytes(bytes(100))
+    cache = FeatureCache(tmp_path, max_bytes=part_bytes(folder) + 50)
+    reader = FeatureReader(folder, cache=cache)
+    assert_epoch(reader, NAMES[0])
+    other.unlink()
+    assert_epoch(reader, NAMES[0])
+    assert requests == {feature_part(folder, 0): 2 * VIDEOS_PER_PART}
+    reader.prefetch(NAMES[0])
+    assert_epoch(reader, NAMES[0])
+    assert requests == {feature_part(folder, 0): 2 * VIDEOS_PER_PART + 1}
+
+
+def test_files_that_go_while_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that gave up its part ended the count with FileNotFoundError."""
+    (tmp_path / "set" / "deep").mkdir(parents=True)
+    for name in ("gone", "deep/stays", "stays"):
+        (tmp_path / "set" / name).write_bytes(bytes(10))
+    scan = os.scandir
+
+    def losing(folder: Any) -> Any:
+        entries = sorted(scan(folder), key=lambda entry: entry.name)
+        if Path(folder).name == "set":
+            (tmp_path / "set" / "gone").unlink()
+        return nullcontext(entries)
+
+    cache = FeatureCache(tmp_path, max_bytes=100)
+    assert cache.used_bytes() == 30
+    monkeypatch.setattr(os, "scandir", losing)
+    assert cache.used_bytes() == 20
+
+
+def test_each_file_is_looked_at_once_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files were counted again for each data set that was thrown out."""
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / IN_USE_FILE).touch()
+        (tmp_path / str(number) / "part").write_bytes(bytes(10))
+    listed: Counter[str] = Counter()
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda name: (listed.update([str(name)]), scan(name))[1])
+    cache = FeatureCache(tmp_path, max_bytes=50)
+    with cache.locked():
+        assert cache.make_room(25)
+    assert listed[str(tmp_path / "3")] == listed[str(tmp_path / "4")] == 1
+    monkeypatch.undo()
+    assert cache.used_bytes() == 20
+
+
+def test_a_part_takes_its_name_under_the_lock(
+    folder: StageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part renamed while another process counted was counted not at all."""
+    rename, locked = Path.rename, []
+
+    def noting(self: Path, target: Path) -> Path:
+        with (tmp_path / ".lock").open("ab") as stream, pytest.raises(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked.append(target.name)
+        return rename(self, target)
+
+    reader = FeatureReader(folder, cache=FeatureCache(tmp_path, max_bytes=2**30))
+    monkeypatch.setattr(Path, "rename", noting)
+    assert_epoch(reader, NAMES[0])
+    assert locked == ["part-00000.parquet"]
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", bytes(1000)])
+def test_what_is_no_part_is_a_table_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "part").write_bytes(data)
+    with pytest.raises(TableError, match="remote/part: "):
+        feature_cache._check_part(tmp_path / "part", source="remote/part")

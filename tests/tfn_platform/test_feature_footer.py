@@ -1,6 +1,7 @@
 """The footer alone says where each video's values begin."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.some_features import DIM, STAGE, feature_contract, random_videos
+from tests.s3_server import s3_endpoint, s3_root
+from tests.some_features import DIM, STAGE, feature_contract, random_videos, write_parts
 from tfn_platform.errors import TableError
-from tfn_platform.feature_footer import VIDEOS_KEY, bytes_per_clip, stored_videos
-from tfn_platform.feature_table import write_feature_file
+from tfn_platform.feature_footer import (
+    VIDEOS_KEY,
+    CenterReader,
+    bytes_per_clip,
+    stored_videos,
+)
+from tfn_platform.feature_table import feature_part, write_feature_file
+from tfn_platform.ranged_files import GATE
 from tfn_platform.store import Store
 from tfn_platform.tables import FEATURES
+
+__all__ = ["s3_endpoint", "s3_root"]
 
 
 @pytest.fixture
@@ -64,3 +74,34 @@ def test_a_file_that_was_written_otherwise_is_refused(
     pq.write_table(table.replace_schema_metadata(metadata), sink)
     with pytest.raises(TableError, match=message):
         stored_videos(pq.ParquetFile(pa.BufferReader(sink.getvalue())), source="x")
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_the_instants_of_a_file_take_one_footer(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The footer was read and taken apart for each video, past the gate that puts off forks."""
+    root = str(tmp_path) if kind == "local" else request.getfixturevalue("s3_root")
+    contract = feature_contract()
+    parts = [random_videos(contract, a=3, b=5), random_videos(contract, c=2)]
+    folder = write_parts(Store.open(root), parts, contract=contract)
+    footers: list[bool] = []
+    parquet_file, running = pq.ParquetFile, []
+
+    def noting(stream: Any, *, metadata: Any = None) -> pq.ParquetFile:
+        footers.append(metadata is None)
+        running.append(GATE._running)
+        return parquet_file(stream, metadata=metadata)
+
+    monkeypatch.setattr(pq, "ParquetFile", noting)
+    reader = CenterReader()
+    for part, videos in enumerate(parts):
+        for number, video in enumerate(videos):
+            found = reader.read(folder.store, feature_part(folder, part), row_group=number)
+            np.testing.assert_array_equal(found, video.center_seconds)
+    assert footers == [True, False, True]
+    assert running == [1, 1, 1]
+    assert pickle.loads(pickle.dumps(reader))._last[0] == feature_part(folder, 1)
+    folder.store.delete_file(feature_part(folder, 1))
+    with pytest.raises(TableError, match="part-00001.parquet: cannot be read"):
+        reader.read(folder.store, feature_part(folder, 1), row_group=0)

@@ -181,6 +181,9 @@ def test_what_cannot_be_read_from_is_refused(local: Store) -> None:
     folder.commit({})
     with pytest.raises(TableError, match="no video has features"):
         FeatureReader(folder)
+    local.delete_file(folder.file(INDEX_FILE))
+    with pytest.raises(TableError, match="holds no features; the folder of extract or"):
+        FeatureReader(folder)
     local.write_bytes(folder.file(INDEX_FILE), b"PAR1 and no more")
     with pytest.raises(TableError, match="features_index.parquet is damaged"):
         FeatureReader(folder)

@@ -3,13 +3,22 @@
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import ObjectLostError, RayError, RayTaskError, UserCodeException
 
 from tfn_platform.errors import ResourceError
-from tfn_platform.map_table import ActorStage, Row, map_rows, stream_through
+from tfn_platform.map_table import (
+    ActorStage,
+    Row,
+    _is_own_mistake,
+    _num_tasks,
+    map_rows,
+    stream_through,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
@@ -69,10 +78,44 @@ class Stuck:
 
 def test_rows_come_back_in_order() -> None:
     rows: list[Row] = [{"value": value, "text": f"t{value}"} for value in range(100)]
-    assert list(map_rows(rows, square, num_cpus=0.5, num_tasks=20)) == [
-        {"value": value**2, "text": f"t{value}!", "missing": None} for value in range(100)
-    ]
-    assert list(map_rows([], square)) == []
+    expected = [{"value": value**2, "text": f"t{value}!", "missing": None} for value in range(100)]
+    assert list(map_rows(rows, square, num_cpus=0.5)) == expected
+    assert list(map_rows(pa.Table.from_pylist(rows), square)) == expected
+    assert list(map_rows([], square)) == list(map_rows(pa.table({"value": []}), square)) == []
+
+
+def wait_for_all_others(row: Row) -> Row:
+    folder = Path(row["folder"])
+    if row["value"] == 0:
+        deadline = time.monotonic() + 60
+        while len(list(folder.iterdir())) < row["num_others"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+    return row
+
+
+def test_a_slow_row_holds_back_no_others(tmp_path: Path) -> None:
+    """The first waits until the caller has seen all the others; in order, it saw none of them."""
+    rows = [{"value": n, "folder": str(tmp_path), "num_others": 19} for n in range(20)]
+    values = []
+    for row in map_rows(pa.Table.from_pylist(rows), wait_for_all_others, ordered=False):
+        values.append(row["value"])
+        (tmp_path / str(row["value"])).touch()
+    assert sorted(values) == list(range(20)) and values[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "cpus", "num_tasks"),
+    [
+        (3, 4, 3),
+        (1000, 2, 64),
+        (1000, 100.5, 404),
+        (50_000, 100, 781),
+        (500_000, 16, 7812),
+        (10**7, 16, 10_000),
+    ],
+)
+def test_tasks_are_many_and_small(num_rows: int, cpus: float, num_tasks: int) -> None:
+    assert _num_tasks(num_rows, cpus=cpus) == num_tasks
 
 
 def test_an_error_in_a_row_reaches_the_caller() -> None:
@@ -118,6 +161,20 @@ def test_a_mistake_is_not_taken_for_a_lost_machine() -> None:
     with pytest.raises(Exception, match="a mistake") as error:
         stream([pa.table({"a": [1]})], [ActorStage(Faulty)])
     assert not isinstance(error.value, ResourceError)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_own"),
+    [
+        (RayTaskError("call", "trace", ValueError("a mistake")), True),
+        (RayTaskError("call", "trace", UserCodeException("a mistake")), True),
+        (RayTaskError("call", "trace", ObjectLostError("0" * 56, None, "")), False),
+        (ObjectLostError("0" * 56, None, ""), False),
+    ],
+)
+def test_what_ray_could_not_bring_is_no_mistake_of_the_actor(error: RayError, is_own: bool) -> None:
+    """An object that was lost with its machine comes as an error of the task that asked for it."""
+    assert _is_own_mistake(error) == is_own
 
 
 def test_a_stream_in_which_nothing_moves_is_given_up() -> None:

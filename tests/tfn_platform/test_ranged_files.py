@@ -1,10 +1,13 @@
 """Ranges of files: from threads, in forked processes, with few files open, and what is cut off."""
 
+import errno
+import io
 import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -100,3 +103,43 @@ def test_what_is_not_there_is_refused(store: Store) -> None:
         files.num_bytes("gone")
     with pytest.raises(ValueError, match="max_open must be at least 1, got 0"):
         RangedFiles(store, max_open=0)
+
+
+class _Disk(io.BytesIO):
+    """Takes at most seven bytes at once, as an unbuffered file may, and only so many at all."""
+
+    room = 10**6
+
+    def write(self, data: memoryview) -> int:  # type: ignore[override]
+        if self.tell() == self.room:
+            raise OSError(errno.ENOSPC, "no space left")
+        return super().write(data[: min(7, self.room - self.tell())])
+
+
+def test_a_copy_is_whole_though_the_disk_takes_little_at_once(s3_root: str) -> None:
+    """What a write did not take was left out without a word."""
+    store, target = Store.open(s3_root), _Disk()
+    store.write_bytes("file", content(0))
+    RangedFiles(store).copy_to("file", target, request_bytes=300)
+    assert target.getvalue() == content(0)
+    target = _Disk()
+    target.room = 500
+    with pytest.raises(OSError, match="no space left"):
+        RangedFiles(store).copy_to("file", target, request_bytes=300)
+
+
+def test_a_file_that_ends_early_is_refused(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked for its rest for ever."""
+
+    class Short(io.BytesIO):
+        def size(self) -> int:
+            return SIZE
+
+    files = RangedFiles(Store.open(s3_root))
+    monkeypatch.setattr(
+        ranged_files.Store,
+        "filesystem",
+        SimpleNamespace(open_input_file=lambda _: Short(content(0)[:900])),
+    )
+    with pytest.raises(TableError, match="file: ends 100 bytes before its size"):
+        files.copy_to("file", io.BytesIO(), request_bytes=300)

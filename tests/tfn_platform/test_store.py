@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.s3_server import s3_endpoint, s3_root
+from tfn_platform import store as store_module
 from tfn_platform.errors import ResourceError
 from tfn_platform.store import Store
 
@@ -118,6 +120,28 @@ def test_what_a_killed_writer_leaves_is_not_listed(
     store.write_bytes("a/b", b"new")
     assert len(list((tmp_path / "a").iterdir())) == 1
     assert store.list_files("a") == []
+
+
+def test_what_killed_writers_left_is_swept_after_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also under names that nobody writes again; what another writer is at stays."""
+    store = Store.open(str(tmp_path))
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "replace", lambda *_: None)
+        for name in ("a/b", "a/unique-1"):
+            store.write_bytes(name, b"left behind")
+        left = list((tmp_path / "a").iterdir())
+        store.write_bytes("a/b", b"another writer's")
+    assert len(left) == 2
+    (tmp_path / "a" / ".hidden").touch()
+    for path in (*left, tmp_path / "a" / ".hidden"):
+        os.utime(path, (0, time.time() - 90_000))
+    store_module._sweep.cache_clear()  # As in a new process.
+    store.write_bytes("a/c", b"new")
+    kept = {path.name: path for path in (tmp_path / "a").iterdir()}
+    assert kept.keys() >= {".hidden", "c"} and len(kept) == 3
+    assert not kept.keys() & {path.name for path in left}
 
 
 def test_folders_are_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

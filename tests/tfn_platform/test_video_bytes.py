@@ -1,5 +1,6 @@
 import io
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def test_what_is_cut_off_is_missed(data: bytes, num_cut: int) -> None:
 )
 def test_where_nothing_is_said_nothing_is_missed(data: bytes) -> None:
     assert missing_bytes(io.BytesIO(data)) == 0
+
+
+@pytest.mark.parametrize("look", [missing_bytes, lacks_index, is_encrypted])
+def test_signs_of_life_while_many_parts_are_looked_at(look: Callable[..., object]) -> None:
+    signs = []
+    look(io.BytesIO(MP4 + 1000 * box(b"free", b"")), alive=lambda: signs.append(1))
+    assert len(signs) > 1000
 
 
 def test_real_files_are_whole(shared_dir: Path) -> None:

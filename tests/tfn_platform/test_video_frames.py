@@ -33,6 +33,114 @@ def test_a_leap_in_time_is_refused(make_video: MakeVideo) -> None:
     assert caught.value.reason is QuarantineReason.BAD_TIMESTAMPS
 
 
+def shift_last_cluster(path: Path) -> None:
+    """Flip one bit, so that the last frames of a Matroska file come eight seconds later."""
+    data = bytearray(path.read_bytes())
+    time_at = data.index(b"\xe7\x82", data.rindex(b"\x1f\x43\xb6\x75")) + 2
+    assert not data[time_at] & 0x20
+    data[time_at] ^= 0x20
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("salvage", [False, True])
+def test_frames_after_the_declared_end_are_left_out_and_told(
+    make_video: MakeVideo, salvage: bool
+) -> None:
+    """A flipped bit moved the last cluster, and one frame before it lasted for eight seconds."""
+    path = make_video("v.mkv", times_seconds=[Fraction(n, 25) for n in range(250)])
+    with open_video(str(path)) as source:
+        sound = [timed.start_seconds for timed in FrameReader(source)]
+    shift_last_cluster(path)
+    with open_video(str(path)) as source:
+        reader = FrameReader(source, salvage=salvage)
+        starts = [timed.start_seconds for timed in reader]
+        with pytest.raises(VideoError, match="begin after the end") as caught:
+            reader.check_quality()
+    assert caught.value.reason is QuarantineReason.BAD_TIMESTAMPS
+    assert starts == sound[: len(starts)] and 0 < len(starts) == 250 - reader.num_late_frames < 250
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("v.mkv", {"live": "1"}),
+        ("v.mp4", {"movflags": "frag_keyframe"}),
+        ("v.mp4", {"movflags": "frag_keyframe+empty_moov"}),
+        ("v.ts", {}),
+        ("v.flv", {"flvflags": "no_duration_filesize"}),
+    ],
+)
+@pytest.mark.parametrize("begin", [0, 4])
+def test_sound_files_that_declare_little_or_nothing_are_whole(
+    make_video: MakeVideo, name: str, options: dict[str, str], begin: int
+) -> None:
+    times = [begin + Fraction(n, 25) for n in range(100)]
+    path = make_video(name, times_seconds=times, options={"g": "10"}, container_options=options)
+    with open_video(str(path)) as source:
+        reader = FrameReader(source)
+        assert len(list(reader)) == 100
+        reader.check_quality()
+
+
+def test_matroska_may_count_from_the_first_frame(make_video: MakeVideo) -> None:
+    """Four seconds that begin at four: some writers declare that they end at eight, some four."""
+    path = make_video("v.mkv", times_seconds=[4 + Fraction(n, 25) for n in range(100)])
+    data = path.read_bytes()
+    assert data.count(b"00:00:08.0") == 1
+    for end in (b"00:00:08.0", b"00:00:04.0"):
+        path.write_bytes(data.replace(b"00:00:08.0", end))
+        with open_video(str(path)) as source:
+            reader = FrameReader(source)
+            assert len(list(reader)) == 100
+            reader.check_quality()
+
+
+def test_uneven_times_may_end_after_the_declared_end(make_video: MakeVideo) -> None:
+    """What an mp4 declares is short by the reordering: here by a frame of five seconds."""
+    times = [*(Fraction(n, 25) for n in range(50)), Fraction(7), Fraction(12)]
+    path = make_video("v.mp4", times_seconds=times, options={"bf": "2"})
+    with open_video(str(path)) as source:
+        declared_seconds = source.declared_seconds()
+        assert declared_seconds is not None and declared_seconds < 8
+        reader = FrameReader(source)
+        assert [timed.start_seconds for timed in reader] == times
+        reader.check_quality()
+
+
+def test_an_mp4_that_runs_slower_than_it_declares_is_told(make_video: MakeVideo) -> None:
+    """A flipped bit in its table of times, and no edit list that says where to stop."""
+    path = make_video(
+        "v.mp4",
+        times_seconds=[Fraction(n, 25) for n in range(250)],
+        options={"bf": "0"},
+        container_options={"use_editlist": "0"},
+    )
+    data = bytearray(path.read_bytes())
+    step_at = data.index(b"stts") + 4 + 4 + 4 + 4
+    step = int.from_bytes(data[step_at : step_at + 4], "big")
+    data[step_at : step_at + 4] = (step | step << 1).to_bytes(4, "big")
+    path.write_bytes(data)
+    with open_video(str(path)) as source:
+        reader = FrameReader(source)
+        assert len(list(reader)) < 250
+        with pytest.raises(VideoError, match="begin after the end"):
+            reader.check_quality()
+
+
+def test_an_avi_may_hold_more_frames_than_its_header_says(make_video: MakeVideo) -> None:
+    path = make_video("v.avi", times_seconds=[Fraction(n, 25) for n in range(100)], codec="mpeg4")
+    data = bytearray(path.read_bytes())
+    length_at = data.index(b"strh") + 40
+    assert data[length_at] == 100
+    data[length_at] = 50
+    path.write_bytes(data)
+    with open_video(str(path)) as source:
+        assert source.declared_seconds() == 2
+        reader = FrameReader(source)
+        assert len(list(reader)) == 100
+        reader.check_quality()
+
+
 def test_frames_that_the_decoder_made_up_count(make_video: MakeVideo) -> None:
     """Two bytes wrong in every other packet, and each of them decodes without an error."""
     times = [Fraction(n, 25) for n in range(100)]

@@ -35,6 +35,20 @@ def test_a_file_that_declares_nothing_is_measured(make_video: MakeVideo) -> None
     assert probe_video(str(path)).duration_seconds == pytest.approx(2.0, abs=0.05)
 
 
+def test_a_guess_from_the_bit_rate_is_no_declaration(make_video: MakeVideo) -> None:
+    """FFmpeg makes a hundredth of a second of this file, by the rate that its header names."""
+    path = make_video("v.m1v", times_seconds=TIMES, codec="mpeg1video", options={"bf": "0"})
+    assert probe_video(str(path)).duration_seconds == pytest.approx(2.0, abs=0.05)
+
+
+def test_signs_of_life_while_all_packets_are_read(make_video: MakeVideo) -> None:
+    """There were none, and looking into a long file was taken for a hang."""
+    path = make_video("v.mkv", times_seconds=TIMES, container_options={"live": "1"})
+    signs = []
+    probe_video(str(path), alive=lambda: signs.append(1))
+    assert len(signs) > len(TIMES)
+
+
 def test_a_real_file_with_two_video_streams_and_sound(shared_dir: Path) -> None:
     info = probe_video(str(shared_dir / "data" / "videos" / "torchcodec_nasa_13013.mp4"))
     assert (info.width, info.height, info.duration_seconds) == (320, 180, 13.0)

@@ -36,8 +36,8 @@ def read_durations(
         subsets: only videos of these; () is all.
 
     Raises:
-        DataError: it cannot be read, lacks a column, names a video twice, or has no video of a
-            subset.
+        DataError: it cannot be read, lacks a column or has it twice, has a row without a video,
+            names a video twice, or has no video of a subset.
     """
     source = store.uri(relative) if relative else store.root
     try:
@@ -53,6 +53,8 @@ def read_durations(
             raise DataError(f"{source}: no video of subset {subset!r}; it has {sorted(known)}")
     durations: dict[str, float | None] = {}
     for video_id, duration, subset in rows:
+        if not video_id:
+            raise DataError(f"{source}: a row has no video's name")
         if subsets and subset not in subsets:
             continue
         if video_id in durations:
@@ -102,8 +104,8 @@ def _read_table(store: Store, relative: str, source: str, *, with_subset: bool) 
         ]
     except pa.ArrowException as error:
         raise DataError(f"{source}: durations must be numbers of seconds: {error}") from error
-    if not with_subset:
-        columns.append([""] * table.num_rows)
+    subsets = columns.pop() if with_subset else [""] * table.num_rows
+    columns.append([subset or "" for subset in subsets])
     return list(zip(*columns, strict=True))
 
 
@@ -119,6 +121,8 @@ def _table_files(store: Store, relative: str) -> list[str]:
 
 def _column(table: pa.Table, names: tuple[str, ...], source: str) -> str:
     for name in names:
+        if table.schema.names.count(name) > 1:
+            raise DataError(f"{source}: has the column {name} more than once")
         if name in table.schema.names:
             return name
     raise DataError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tfn_platform.errors import DataError
-from tfn_platform.foreign_features.array_file import ArrayFile, check_array
+from tfn_platform.foreign_features.array_file import ArrayFile, check_array, readable
 
 _BUILT_IN_FILTERS = {
     h5py.h5z.FILTER_DEFLATE,
@@ -32,12 +32,11 @@ def open_h5(stream: BinaryIO) -> Iterator[ArrayFile]:
         DataError: it is no such file, leads out of itself, or needs a plugin to be read.
     """
     with _without_plugins():
-        try:
+        with readable("not a readable HDF5 file"):
             file = h5py.File(stream, "r")
-        except (OSError, RuntimeError, ValueError) as error:
-            raise DataError(f"not a readable HDF5 file: {error}") from error
         with file:
-            names = tuple(_data_sets(file, "", seen={h5py.h5o.get_info(file.id).addr}))
+            with readable("not a readable HDF5 file"):
+                names = tuple(_data_sets(file, "", seen={h5py.h5o.get_info(file.id).addr}))
             yield ArrayFile(names, lambda name: _read(file, name))
 
 
@@ -70,7 +69,8 @@ def _data_sets(group: Any, prefix: str, *, seen: set[int]) -> Iterator[str]:
                 "of the file; copy the data sets themselves into it (h5copy, or h5py's copy with "
                 "expand_external and expand_soft)"
             )
-        entry = _open(group, name, path)
+        with readable(f"{path!r} cannot be opened"):
+            entry = group[name]
         if isinstance(entry, h5py.Group):
             address = h5py.h5o.get_info(entry.id).addr
             if address in seen:
@@ -81,15 +81,17 @@ def _data_sets(group: Any, prefix: str, *, seen: set[int]) -> Iterator[str]:
             yield path
 
 
-def _open(group: Any, name: str, path: str) -> Any:
-    try:
-        return group[name]
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{path!r} cannot be opened: {error}") from error
-
-
 def _read(file: Any, name: str) -> NDArray[Any]:
-    data_set = _open(file, name, name)
+    with readable(f"{name!r} cannot be read"):
+        data_set = file[name]
+        _check_storage(data_set, name)
+        check_array(data_set.shape, data_set.dtype)
+        values: NDArray[Any] = np.asarray(data_set[()])
+    return values
+
+
+def _check_storage(data_set: Any, name: str) -> None:
+    """Refuse numbers that lie in other files, or that only a plugin could unpack."""
     if data_set.is_virtual or data_set.external:
         raise DataError(f"{name!r} keeps its numbers in other files, which are not opened")
     settings = data_set.id.get_create_plist()
@@ -100,9 +102,3 @@ def _read(file: Any, name: str) -> NDArray[Any]:
             f"{name!r} is packed with filter {wrong}, which HDF5 would load as a plugin; write it "
             "with gzip, lzf or none"
         )
-    check_array(data_set.shape, data_set.dtype)
-    try:
-        values: NDArray[Any] = np.asarray(data_set[()])
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"{name!r} cannot be read: {error}") from error
-    return values

@@ -122,6 +122,11 @@ def explain_lengths(
         None where the declared stride is as good as any.
     """
     stride = float(rule.stride_seconds)
+    slope = slope_seconds(num_clips, durations, stride_seconds=rule.stride_seconds)
+    excess = rule.excess_clips(num_clips, durations)
+    is_off = slope is not None and abs(slope / stride - 1) > SLOPE_TOLERANCE
+    if not is_off and np.mean(excess == 0) >= 0.5:
+        return None
     if len(durations) >= MIN_VIDEOS and len(set(num_clips.tolist())) == 1 < len(
         set(np.round(durations / stride).tolist())
     ):
@@ -129,11 +134,6 @@ def explain_lengths(
             f"every video has {num_clips[0]} clips, whatever its duration: these features were "
             "resized to one length and have no stride; import them as they were before that"
         )
-    slope = slope_seconds(num_clips, durations, stride_seconds=rule.stride_seconds)
-    excess = rule.excess_clips(num_clips, durations)
-    is_off = slope is not None and abs(slope / stride - 1) > SLOPE_TOLERANCE
-    if not is_off and np.mean(excess == 0) >= 0.5:
-        return None
     estimate = slope or float(np.median(durations / num_clips))
     named = _named_stride(num_clips, durations, estimate=estimate, rule=rule, frame_rate=frame_rate)
     if named is not None:

@@ -1,9 +1,10 @@
 """numpy's files: `.npy` of one array, `.npz` of several by name. Nothing in them is unpickled."""
 
+import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
 from tfn_platform.errors import DataError
-from tfn_platform.foreign_features.array_file import ArrayFile, check_array
+from tfn_platform.foreign_features.array_file import ArrayFile, check_array, readable
 
 _HEADERS = {
     (1, 0): numpy_format.read_array_header_1_0,
@@ -36,10 +37,8 @@ def open_npz(stream: BinaryIO) -> Iterator[ArrayFile]:
     Raises:
         DataError: it is no such file, or an array in it is damaged.
     """
-    try:
+    with readable("not a readable npz file"):
         archive = zipfile.ZipFile(stream)
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise DataError(f"not a readable npz file: {error}") from error
     with archive:
         members = [m.filename for m in archive.infolist() if m.filename.endswith(".npy")]
         names = tuple(member.removesuffix(".npy") for member in members)
@@ -49,32 +48,28 @@ def open_npz(stream: BinaryIO) -> Iterator[ArrayFile]:
 
 
 def _read_member(archive: zipfile.ZipFile, member: str) -> NDArray[Any]:
-    try:
-        with archive.open(member) as stream:
-            return _read_array(stream)
-    # An encrypted member is a RuntimeError, an unknown compression a NotImplementedError.
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise DataError(f"array {member!r} cannot be unpacked: {error}") from error
+    with readable(f"array {member!r} cannot be unpacked"), archive.open(member) as stream:
+        values = _read_array(stream)
+    return values
 
 
 def _read_array(stream: Any) -> NDArray[Any]:
     """One array; its size is checked against its header before and after it is read."""
-    try:
+    # A header of Python 2 is read as well as any, and a damaged one is told of anyway.
+    with readable("not a readable npy file"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         version = numpy_format.read_magic(stream)
         if version not in _HEADERS:
             raise DataError(f"npy files of version {version[0]}.{version[1]} hold no features")
         shape, is_fortran, dtype = _HEADERS[version](stream)
-    except DataError:
-        raise
-    except (ValueError, EOFError) as error:
-        raise DataError(f"not a readable npy file: {error}") from error
     check_array(shape, dtype)
-    num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    num_bytes = prod(shape) * dtype.itemsize
     data = stream.read(num_bytes)
     if len(data) != num_bytes:
         raise DataError(
             f"the array is cut off: shape {shape} of {dtype} takes {num_bytes} bytes, "
             f"got {len(data)}"
         )
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+    with readable(f"an array cannot have the shape {shape}"):
+        values: NDArray[Any] = np.ndarray(shape, dtype, data, order="F" if is_fortran else "C")
+    return values

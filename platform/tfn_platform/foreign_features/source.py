@@ -3,7 +3,8 @@
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,9 +16,13 @@ from tfn_platform.errors import DataError
 from tfn_platform.feature_table import Values
 from tfn_platform.foreign_features import FORMATS, ArrayFile
 from tfn_platform.foreign_features.matrix import MatrixLayout, to_matrix
+from tfn_platform.local_walk import walk_local
 from tfn_platform.store import Store
 
 VIDEO_ID = "{video_id}"
+FINGERPRINT_BYTES = 1 << 16
+# On an object store each file is a few round trips.
+REMOTE_THREADS = 32
 _PATTERN_PARTS = {"**/": "(?:.*/)?", "*": "[^/]*", VIDEO_ID: "(?P<video_id>[^/]+)"}
 
 
@@ -41,7 +46,8 @@ class FeatureSource:
         format: one of `FORMATS`.
         places: where each video's features are, in the order in which they are to be read.
         num_other_files: files of the folder that the pattern does not take.
-        fingerprint: changes when a file that is taken comes, goes or is written again.
+        fingerprint: changes when a file that is taken comes, goes, is written again or begins or
+            ends with other bytes; a folder that is moved as it is keeps it.
     """
 
     store: Store
@@ -85,12 +91,8 @@ def find_features(
     places = _without_duplicates(found, uri)
     if not has_many:
         places = dict(sorted(places.items()))
-    digest = hashlib.sha256()
-    for name in matches:
-        digest.update(f"{name}:{infos[name].size}:{infos[name].mtime_ns};".encode())
-    return FeatureSource(
-        store, format_name, places, len(infos) - len(matches), digest.hexdigest()[:16]
-    )
+    fingerprint = _fingerprint(store, [(name, infos[name]) for name in matches])
+    return FeatureSource(store, format_name, places, len(infos) - len(matches), fingerprint)
 
 
 def iter_features(
@@ -124,12 +126,19 @@ def iter_features(
 @contextmanager
 def open_arrays(store: Store, relative: str, *, format_name: str) -> Iterator[ArrayFile]:
     """Open one file of foreign features; DataError if it cannot be opened as this format."""
+    path = store.path(relative)
     try:
-        stream = store.filesystem.open_input_file(store.path(relative))
+        # A pipe would be waited at for ever.
+        if store.is_local and store.filesystem.get_file_info(path).type != fs.FileType.File:
+            raise DataError(f"{relative}: cannot be opened: no regular file, or a link to none")
+        stream = store.filesystem.open_input_file(path)
     except OSError as error:
-        raise DataError(f"cannot be opened: {error}") from error
-    with stream, FORMATS[format_name].open(stream) as arrays:
-        yield arrays
+        raise DataError(f"{relative}: cannot be opened: {error}") from error
+    try:
+        with stream, FORMATS[format_name].open(stream) as arrays:
+            yield arrays
+    except (DataError, OSError) as error:
+        raise DataError(f"{relative}: {error}") from error
 
 
 def _read(arrays: ArrayFile, place: Place, *, layout: MatrixLayout) -> Values | DataError:
@@ -139,10 +148,8 @@ def _read(arrays: ArrayFile, place: Place, *, layout: MatrixLayout) -> Values | 
         if missing:
             raise DataError(f"has no array {missing[0]!r}; it has: {arrays.listing()}")
         return to_matrix([arrays.read(name) for name in names], layout)
-    except DataError as error:
-        return error
-    except OSError as error:
-        return DataError(f"cannot be read: {error}")
+    except (DataError, OSError) as error:
+        return DataError(f"{place.file}: {error}")
 
 
 def _only_name(arrays: ArrayFile) -> tuple[str, ...]:
@@ -161,15 +168,51 @@ def _list(uri: str) -> tuple[Store, dict[str, fs.FileInfo]]:
         if info.type == fs.FileType.File:
             parent, _, name = store.root.rpartition("/")
             return Store.open(parent or "/"), {name: info}
-        infos = store.filesystem.get_file_info(fs.FileSelector(store.path(""), recursive=True))
-    except OSError as error:
+        infos = _list_local(store) if store.is_local else _list_remote(store)
+    # A name whose bytes are no text cannot become a video's.
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{uri}: cannot be listed: {error}") from error
     base = PurePosixPath(store.path(""))
     return store, {
         PurePosixPath(info.path).relative_to(base).as_posix(): info
         for info in infos
-        if info.type == fs.FileType.File and not info.base_name.startswith(".")
+        if not info.base_name.startswith(".")
     }
+
+
+def _list_local(store: Store) -> list[fs.FileInfo]:
+    """All but folders; what is no file is refused when it is opened."""
+    names = [found.path for found in walk_local(store.path("")) if not found.is_folder]
+    infos: list[fs.FileInfo] = store.filesystem.get_file_info([store.path(name) for name in names])
+    return infos
+
+
+def _list_remote(store: Store) -> list[fs.FileInfo]:
+    infos = store.filesystem.get_file_info(fs.FileSelector(store.path(""), recursive=True))
+    return [info for info in infos if info.type == fs.FileType.File]
+
+
+def _fingerprint(store: Store, files: Sequence[tuple[str, fs.FileInfo]]) -> str:
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(1 if store.is_local else REMOTE_THREADS) as threads:
+        hashes = threads.map(lambda file: _hash_of_ends(store, file[1]), files)
+        for (name, info), ends in zip(files, hashes, strict=True):
+            digest.update(f"{name}:{info.size}:{info.mtime_ns}:{ends};".encode())
+    return digest.hexdigest()[:16]
+
+
+def _hash_of_ends(store: Store, info: fs.FileInfo) -> str:
+    """A hash of the first and last 64 KiB of a file; "" for one that reading will refuse."""
+    if info.type != fs.FileType.File:
+        return ""
+    try:
+        with store.filesystem.open_input_file(info.path) as stream:
+            digest = hashlib.sha256(stream.read(FINGERPRINT_BYTES))
+            stream.seek(max(stream.tell(), info.size - FINGERPRINT_BYTES))
+            digest.update(stream.read(FINGERPRINT_BYTES))
+    except OSError:
+        return ""
+    return digest.hexdigest()
 
 
 def _default_patterns(format_name: str, *, has_many: bool) -> list[str]:
@@ -204,7 +247,7 @@ def _many_videos(
                 names = sorted(arrays.names)
                 listing = arrays.listing()
         except DataError as error:
-            raise DataError(f"{store.uri(file)}: {error}") from error
+            raise DataError(f"{store.root}/{error}") from error
         found = [match[1] for name in names if (match := first.fullmatch(name))]
         if not found:
             raise DataError(f"{store.uri(file)}: no array fits {keys[0]!r}; it has: {listing}")

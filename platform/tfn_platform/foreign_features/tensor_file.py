@@ -6,7 +6,6 @@ is read whole: one of many videos must fit into memory.
 """
 
 import io
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -16,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from tfn_platform.errors import DataError
-from tfn_platform.foreign_features.array_file import ArrayFile, array_file_of
+from tfn_platform.foreign_features.array_file import ArrayFile, array_file_of, readable
 from tfn_platform.restricted_pickle import load_arrays
+from tfn_platform.torch_file import load_torch
 
 MAX_DEPTH = 16
 MAX_FILE_BYTES = 64 * 1024**3
 """All that is made of a pickle may hold this much, 64 GiB; its tensors count three times."""
-_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 
 
 @contextmanager
@@ -32,7 +31,10 @@ def open_pt(stream: BinaryIO) -> Iterator[ArrayFile]:
     Raises:
         DataError: it is no such file, or asks for something that is no tensor.
     """
-    yield array_file_of(_leaves(_load_torch(stream.read())))
+    content = load_torch(stream.read())
+    with readable("not a readable file of torch"):
+        leaves = _leaves(content)
+    yield array_file_of(leaves)
 
 
 @contextmanager
@@ -49,20 +51,6 @@ def open_pkl(stream: BinaryIO) -> Iterator[ArrayFile]:
     data = io.BytesIO(stream.read())
     content = load_arrays(data, known=known, max_array_bytes=MAX_FILE_BYTES)
     yield array_file_of(_leaves(content))
-
-
-def _load_torch(data: bytes) -> Any:
-    try:
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # Of a damaged or foreign file, torch makes errors of many kinds.
-    except Exception as error:
-        refused = _REFUSED.search(str(error))
-        if refused is None:
-            raise DataError(f"not a readable file of torch: {str(error)[:300]}") from error
-        raise DataError(
-            f"the file asks for {refused[1]}, which is no tensor and is not loaded: it could run "
-            "anything. If you trust the file, save its tensors alone where it was made"
-        ) from error
 
 
 def _leaves(content: Any) -> dict[str, NDArray[Any]]:
@@ -100,7 +88,7 @@ def _load_storage(data: Any) -> NDArray[Any]:
     """The numbers behind a tensor; a pickle holds them as a small file of torch inside it."""
     if not isinstance(data, bytes | bytearray):
         raise DataError(f"a tensor's storage must be bytes, got a {type(data).__name__}")
-    content = _load_torch(bytes(data))
+    content = load_torch(bytes(data))
     if not isinstance(content, torch.TypedStorage):
         raise DataError(f"a tensor's storage must be one, got a {type(content).__name__}")
     storage: Any = content

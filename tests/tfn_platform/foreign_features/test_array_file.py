@@ -9,6 +9,7 @@ from tfn_platform.foreign_features.array_file import (
     ArrayFile,
     array_file_of,
     check_array,
+    readable,
 )
 
 
@@ -46,3 +47,22 @@ def test_the_listing_is_short() -> None:
     file = ArrayFile(tuple(f"v{number}" for number in range(20)), lambda _: np.zeros(1))
     assert file.listing().endswith("'v7' and 12 more")
     assert ArrayFile((), lambda _: np.zeros(1)).listing() == "none"
+
+
+def test_a_shape_is_made_of_sizes() -> None:
+    with pytest.raises(DataError, match=r"cannot have the shape \(-2, -3\)"):
+        check_array((-2, -3), np.dtype("f4"))
+
+
+def test_what_a_library_says_becomes_one_kind_of_error() -> None:
+    for error in (RuntimeError("broken"), IndexError("broken"), OSError("broken")):
+        with pytest.raises(DataError, match="not a readable file: broken"):
+            with readable("not a readable file"):
+                raise error
+    with pytest.raises(DataError, match="^as it is$"), readable("not a readable file"):
+        raise DataError("as it is")
+    with pytest.raises(DataError, match="not a readable file: KeyError"):
+        with readable("not a readable file"):
+            raise KeyError
+    with pytest.raises(KeyboardInterrupt), readable("not a readable file"):
+        raise KeyboardInterrupt

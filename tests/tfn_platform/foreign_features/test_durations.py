@@ -68,12 +68,22 @@ def test_annotations(tmp_path: Path) -> None:
         ("video_id,duration_seconds\na,nan\n", "cannot last"),
         ("video_id,duration_seconds\na,word\n", "numbers of seconds"),
         ("", "not a readable table"),
+        ("video_id,duration_seconds\n,1\n", "a row has no video's name"),
+        ("video_id,seconds,video_id\na,1,b\n", "has the column video_id more than once"),
+        ("video_id,duration,duration\na,1,2\n", "has the column duration more than once"),
     ],
 )
 def test_refusals(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(DataError, match=expected):
         read(tmp_path / "a.csv")
+
+
+def test_a_row_without_a_subset_is_of_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("video_id,seconds,subset\na,1,\nb,2,training\n")
+    assert read(tmp_path / "a.csv", subsets=("training",)) == {"b": 2.0}
+    with pytest.raises(DataError, match="no video of subset 'x'; it has"):
+        read(tmp_path / "a.csv", subsets=("x",))
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

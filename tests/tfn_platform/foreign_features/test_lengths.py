@@ -99,6 +99,14 @@ def test_resized_features_are_recognised() -> None:
     assert "100 clips, whatever its duration" in text
 
 
+def test_videos_of_nearly_one_length_may_have_equally_many_clips() -> None:
+    """They were taken for features that were resized to one length."""
+    durations = np.linspace(10.0, 10.4, 40)
+    clips = np.full(40, 20)
+    assert rule(Fraction(1, 2)).excess_clips(clips, durations).tolist() == [0] * 40
+    assert said(Fraction(1, 2), clips, durations) is None
+
+
 def test_features_on_the_videos_own_frame_rates_are_recognised() -> None:
     rng = np.random.default_rng(0)
     durations = rng.uniform(20, 21, 60)

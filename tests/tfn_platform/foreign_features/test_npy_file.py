@@ -75,6 +75,34 @@ def test_a_header_that_claims_too_much_is_refused_before_reading() -> None:
         read_npy(data)
 
 
+def with_header(header: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 3), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 1180591620717411303424), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (" + 70 * "1, " + "), }",
+        "{'descr': [()], 'fortran_order': False, 'shape': (1, 3), }",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), '''",
+    ],
+    ids=["negative", "too long for numpy", "many axes", "descr", "open bracket", "open text"],
+)
+def test_headers_that_numpy_does_not_expect(header: str) -> None:
+    """They ended in errors of numpy, of the tokenizer, or in an array of another shape."""
+    with pytest.raises(DataError):
+        read_npy(with_header(header) + bytes(12))
+
+
+def test_a_header_of_python_2_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1L, 3L), }"
+    assert read_npy(with_header(header) + bytes(12)).shape == (1, 3)
+    assert not recwarn
+
+
 def test_text_is_no_npy() -> None:
     with pytest.raises(DataError, match="not a readable npy"):
         read_npy(b"<html>404</html>")
@@ -97,6 +125,18 @@ def test_a_damaged_member_is_refused_and_the_others_are_read() -> None:
         with pytest.raises(DataError, match="a.npy"):
             file.read("a")
         np.testing.assert_array_equal(file.read("b"), ARRAYS["float32"])
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_damage_of_other_packings_is_refused(packing: int) -> None:
+    """That of lzma has an error of its own."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", packing) as archive:
+        archive.writestr("a.npy", npy(RNG.normal(size=(50, 3))))
+    data = bytearray(stream.getvalue())
+    data[100:400] = bytes(300)
+    with open_npz(io.BytesIO(bytes(data))) as file, pytest.raises(DataError):
+        file.read("a")
 
 
 def test_two_members_of_one_name_are_refused() -> None:

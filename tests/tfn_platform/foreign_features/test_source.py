@@ -1,7 +1,12 @@
 """Every video is found once, in folders and in files of many; nothing is read before it is due."""
 
+import io
+import os
 import pickle
+from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,6 +14,7 @@ import pytest
 import torch
 
 from tfn_platform.errors import DataError
+from tfn_platform.foreign_features import FORMATS, FeatureFormat
 from tfn_platform.foreign_features.matrix import MatrixLayout
 from tfn_platform.foreign_features.source import FeatureSource, find_features, iter_features
 
@@ -191,6 +197,115 @@ def test_the_fingerprint_follows_the_files(tmp_path: Path) -> None:
     (tmp_path / "b.npy").write_bytes((tmp_path / "b.npy").read_bytes())
     seen.add(fingerprint())
     assert len(seen) == 3
+
+
+def test_the_fingerprint_tells_content_and_not_place(tmp_path: Path) -> None:
+    """Another folder with files of the same names, sizes and times was taken for the same."""
+    seen = []
+    for name, values in (("one", clips(3)), ("two", clips(3)), ("three", clips(3) + 1)):
+        write_npy(tmp_path / name, a=2)
+        np.save(tmp_path / name / "b.npy", values)
+        for path in (tmp_path / name).iterdir():
+            os.utime(path, ns=(10**18, 10**18))
+        seen.append(find_features(str(tmp_path / name), format_name="npy").fingerprint)
+    assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_both_ends_of_a_large_file_tell_its_content(tmp_path: Path, end: int) -> None:
+    seen = set()
+    for value in (b"a", b"b"):
+        data = bytearray(300_000)
+        data[end] = value[0]
+        (tmp_path / "a.npy").write_bytes(data)
+        os.utime(tmp_path / "a.npy", ns=(10**18, 10**18))
+        seen.add(find_features(str(tmp_path), format_name="npy").fingerprint)
+    assert len(seen) == 2
+
+
+def test_links_and_pipes(tmp_path: Path) -> None:
+    """A link to a folder above was gone into for ever, one to nothing left out without a word."""
+    write_npy(tmp_path / "deep", a=2)
+    (tmp_path / "deep" / "up").symlink_to(tmp_path)
+    (tmp_path / "b.npy").symlink_to(tmp_path / "deep" / "a.npy")
+    (tmp_path / "c.npy").symlink_to("nothing")
+    os.mkfifo(tmp_path / "d.npy")
+    source = find_features(str(tmp_path), format_name="npy")
+    assert list(source.places) == ["a", "b", "c", "d"]
+    found = problems(source)
+    assert list(found) == ["c", "d"]
+    assert found["c"].startswith("c.npy: cannot be opened: no regular file")
+
+
+def test_a_file_that_cannot_be_read_is_told_of_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the storage while a csv file was read ended the import."""
+    for name in "ab":
+        np.savetxt(tmp_path / f"{name}.csv", clips(4), delimiter=",")
+    source = find_features(str(tmp_path), format_name="csv")
+    opened = FORMATS["csv"].open
+
+    @contextmanager
+    def failing(stream: Any) -> Any:
+        if len(failed) == 0:
+            failed.append(stream)
+            raise OSError("the disk is gone")
+        with opened(stream) as file:
+            yield file
+
+    failed: list[Any] = []
+    monkeypatch.setitem(FORMATS, "csv", FeatureFormat((".csv",), failing))
+    found = dict(iter_features(source, TC))
+    assert str(found["a"]) == "a.csv: the disk is gone"
+    np.testing.assert_allclose(found["b"], clips(4))
+
+
+def files_of(values: np.ndarray) -> dict[str, list[bytes]]:
+    """A file of each format; of some formats, packed and not."""
+
+    def written(write: Callable[[io.BytesIO], object]) -> bytes:
+        stream = io.BytesIO()
+        write(stream)
+        return stream.getvalue()
+
+    def write_h5(stream: io.BytesIO, **options: Any) -> None:
+        with h5py.File(stream, "w") as file:
+            file.create_dataset("group/a", data=values, **options)
+
+    tensor = torch.from_numpy(values)
+    return {
+        "csv": [written(lambda s: np.savetxt(s, values, delimiter=","))],
+        "h5": [written(write_h5), written(lambda s: write_h5(s, compression="gzip"))],
+        "npy": [written(lambda s: np.save(s, values))],
+        "npz": [
+            written(lambda s: np.savez(s, a=values)),
+            written(lambda s: np.savez_compressed(s, a=values)),
+        ],
+        "pkl": [pickle.dumps({"a": values}), pickle.dumps({"a": tensor}, protocol=2)],
+        "pt": [written(lambda s: torch.save({"a": tensor}, s))],
+    }
+
+
+@pytest.mark.parametrize(("name", "files"), files_of(clips(4)).items(), ids=FORMATS)
+def test_damage_of_any_kind_is_a_problem_of_its_file(
+    tmp_path: Path, name: str, files: list[bytes]
+) -> None:
+    """One such file ended the import with a traceback."""
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        data = bytearray(files[number % len(files)])
+        for _ in range(rng.integers(1, 4)):
+            data[rng.integers(len(data))] = rng.integers(256)
+        end = rng.integers(len(data)) if number % 8 == 0 else len(data)
+        (tmp_path / f"v{number:03d}{FORMATS[name].endings[0]}").write_bytes(data[:end])
+    found = dict(iter_features(find_features(str(tmp_path), format_name=name), TC))
+    assert len(found) == 200
+    wrong = {video: str(values) for video, values in found.items() if not hasattr(values, "shape")}
+    assert len(wrong) > 20
+    assert all(
+        text.startswith(f"{video}{FORMATS[name].endings[0]}: ") for video, text in wrong.items()
+    )
 
 
 def test_real_features(shared_dir: Path) -> None:
