@@ -54,7 +54,8 @@ def extra_bytes(work: Callable[[], object], device: torch.device) -> int:
     (PROCESS / "clear_refs").write_text("5")
     before = _status_bytes("VmRSS")
     work()
-    return _status_bytes("VmHWM") - before
+    # The kernel adds its counts of pages up now and then: little may be seen as less than none.
+    return max(0, _status_bytes("VmHWM") - before)
 
 
 def _status_bytes(field: str) -> int:
