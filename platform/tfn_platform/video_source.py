@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import av
@@ -58,7 +59,7 @@ class VideoSource:
     alive: Callable[[], None] = no_sign
     """Called for every packet and every part of the file that is looked at."""
 
-    @property
+    @cached_property
     def time_base(self) -> Fraction:
         """Seconds a unit of the stream's timestamps."""
         return Fraction(self.stream.time_base or Fraction(1, 1))
