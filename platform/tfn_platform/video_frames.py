@@ -54,6 +54,7 @@ class FrameReader:
         self._source = source
         self._salvage = salvage
         self._origin: Fraction | None = None
+        self._declared_end: Fraction | None = None
         self._leap: VideoError | None = None
         self._is_timed: bool | None = None
         self._last: TimedFrame | None = None
@@ -202,11 +203,13 @@ class FrameReader:
 
     def _latest_end(self, start: Fraction) -> Fraction | None:
         """Where the file declares to end, and a little later; `start` is the first frame's once."""
-        seconds = self._source.longest_seconds()
-        if seconds is None or seconds < 0:
-            return None
-        self._origin = start if self._origin is None else self._origin
-        return self._origin + seconds + max(MIN_EXCESS_SECONDS, MAX_EXCESS_SHARE * seconds)
+        if self._origin is None:
+            self._origin = start
+            seconds = self._source.longest_seconds()
+            if seconds is not None and seconds >= 0:
+                excess = max(MIN_EXCESS_SECONDS, MAX_EXCESS_SHARE * seconds)
+                self._declared_end = start + seconds + excess
+        return self._declared_end
 
 
 def refuses_size(uri: str) -> bool:
