@@ -98,11 +98,14 @@ def test_many_kills(tfn: Tfn, many: Path, tmp_path: Path, seed: int) -> None:
     check_killed(tfn, many, tmp_path / "root", seed=seed, num=NUM_MANY)
 
 
-@pytest.mark.slow
+@pytest.mark.kill
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_one_of_three_nodes_dies(tfn: Tfn, few: Path, tmp_path: Path) -> None:
-    """A machine goes with its actors and all that they held, and does not come back."""
+    """A machine goes with its actors and all that they held, and does not come back.
+
+    Left out by default: Ray did not always give the remaining machines' CPUs back in time.
+    """
     root, log = tmp_path / "root", tmp_path / "log"
     shutil.copytree(few, root)
     shutil.rmtree(root / "stages" / "extract")

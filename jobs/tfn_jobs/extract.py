@@ -4,6 +4,7 @@ Everything that is finished survives whatever happens: the driver keeps it in pa
 and the same job again does the videos that are missing. Actors and machines may die meanwhile.
 """
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -128,10 +129,12 @@ def _make(
                     report.warn()
                     limit.check(parts.quarantined)
             except ResourceError as error:
-                loss = error
+                # Without its traceback, which would keep the lost round's actors, and their CPUs.
+                loss = ResourceError(str(error))
             finally:
                 parts.flush()
             parts.forget_unfinished()
+            gc.collect()
             before, todo = todo.num_rows, parts.todo()
             num_fruitless = num_fruitless + 1 if todo.num_rows == before else 0
             if num_fruitless == MAX_FRUITLESS_ROUNDS:
