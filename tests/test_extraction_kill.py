@@ -7,6 +7,7 @@ on few videos; with `-m kill` two dozen on 210.
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,19 +112,20 @@ def test_one_of_three_nodes_dies(tfn: Tfn, few: Path, tmp_path: Path) -> None:
     shutil.rmtree(root / "stages" / "extract")
     impatient = ("extraction.stall_seconds=20", "extraction.patience_seconds=45")
     command = [sys.executable, "-m", "tests.three_nodes", SPEC, root, *FEW, *impatient]
-    with log.open("wb") as stream:
+    # A folder of its own: what is left of a cluster there would be taken for one that runs.
+    with tempfile.TemporaryDirectory(prefix="tfn-", dir="/tmp") as own, log.open("wb") as stream:
         process = subprocess.Popen(
             [str(word) for word in command],
             cwd=REPOSITORY,
-            env=tfn.environment,
+            env={**tfn.environment, "TMPDIR": own},
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        assert process.wait(500) == 0, log.read_text()
-    finally:
-        kill_session(process)
+        try:
+            assert process.wait(500) == 0, log.read_text()
+        finally:
+            kill_session(process)
     printed = log.read_text()
     assert "nodes alive: 2" in printed and f"features hash: {features_hash(few)}" in printed
     assert extracted(root) == extracted(few)
