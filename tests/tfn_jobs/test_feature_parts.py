@@ -282,7 +282,7 @@ def test_what_cannot_be_stored_costs_one_video(store: Store) -> None:
 def test_chunks_of_another_cut_are_forgotten_between_rounds(store: Store) -> None:
     """A video that was replaced meanwhile never became whole: its old chunks were in the way."""
     parts = gather(store)
-    parts.add(pa.concat_tables([chunk("c", 0, 2)]))
+    parts.add(pa.concat_tables([chunk("c", 0, 1), chunk("c", 1, 1)]))
     parts.forget_unfinished()
     assert parts.add(pa.concat_tables([chunk("c", 0, 1), end("c", 1)])) == 1
 
