@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 HALF = Fraction(1, 2)
@@ -40,7 +41,7 @@ class SamplingGrid:
         if self.alignment not in ("center", "start"):
             raise ValueError(f'alignment must be "center" or "start", got {self.alignment!r}')
 
-    @property
+    @cached_property
     def stride_ticks(self) -> Fraction:
         """Ticks from one clip to the next; need not be whole."""
         return self.stride_seconds * self.frame_rate
@@ -50,13 +51,17 @@ class SamplingGrid:
         return max(1, math.floor(duration_seconds / self.stride_seconds + HALF))
 
     def first_tick(self, clip: int) -> int:
-        """The tick that clip `clip` begins with; negative where it begins before the video."""
-        if self.alignment == "start":
-            return math.floor(self.stride_ticks * clip + HALF)
-        lead = Fraction(self.frames_per_clip - 1, 2)
-        return math.floor(self.stride_ticks * (clip + HALF) - lead + HALF)
+        """The tick that clip `clip` begins with; negative where it begins before the video.
 
-    @property
+        floor(stride_ticks * (clip + 1/2) - (frames_per_clip - 1) / 2 + 1/2), or with alignment
+        "start" floor(stride_ticks * clip + 1/2), as divisions of whole numbers.
+        """
+        ticks, clips = self.stride_ticks.as_integer_ratio()
+        if self.alignment == "start":
+            return (2 * ticks * clip + clips) // (2 * clips)
+        return (ticks * (2 * clip + 1) - clips * (self.frames_per_clip - 2)) // (2 * clips)
+
+    @cached_property
     def has_gaps(self) -> bool:
         """Whether there are ticks between clips that belong to none."""
         return self.stride_ticks > self.frames_per_clip

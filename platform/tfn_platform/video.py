@@ -25,6 +25,7 @@ from tfn_platform.video_ticks import (
     FrameChunk,
     Image,
     TickBuffer,
+    TickRun,
     tick_runs,
 )
 
@@ -85,14 +86,12 @@ def decode_video(
         reader = FrameReader(source, salvage=salvage)
         resize = _Resizer(grid.short_side, square=square)
         ticks = TickBuffer(grid)
-        duration_seconds = Fraction(0)
+        run: TickRun | None = None
         num_clips = 0
-        for run in tick_runs(reader, grid.frame_rate):
-            duration_seconds = run.end_seconds
+        for run in tick_runs(reader, grid.frame_rate, unit_seconds=reader.unit_seconds):
             if isinstance(clips_per_chunk, ChunkLimit):
                 frame_bytes = resize(run.frame).nbytes
                 clips_per_chunk = clips_per_chunk.clips_per_chunk(grid, frame_bytes=frame_bytes)
-            num_sure_clips = grid.num_clips(run.end_seconds)
             image: Image | None = resize(run.frame) if run.is_last else None
             if image is not None:
                 ticks.hold(image)
@@ -102,11 +101,15 @@ def decode_video(
                     continue
                 image = resize(run.frame) if image is None else image
                 ticks.hold(image)
+                if not ticks.has(clips_per_chunk):
+                    continue
+                num_sure_clips = grid.num_clips(run.end_seconds)
                 if chunk := ticks.take(
                     clips_per_chunk, num_sure_clips=num_sure_clips, may_be_short=False
                 ):
                     num_clips += chunk.num_clips
                     yield chunk
+        duration_seconds = run.end_seconds if run else Fraction(0)
         damage = _judge(source, reader, duration_seconds)
         if damage and not (salvage and duration_seconds and damage.reason.is_recoverable):
             raise damage
@@ -135,9 +138,14 @@ def read_ticks(
         if origin is None:
             reader.check_quality()
             raise VideoError(QuarantineReason.CORRUPT_FRAMES, f"{uri}: no frame has a time")
-        target = origin.start_seconds + max(first_tick, 0) / Fraction(frame_rate)
-        frames = _frames_from(source, origin, target)
-        for run in tick_runs(frames, Fraction(frame_rate), origin=origin.start_seconds):
+        unit_seconds = reader.unit_seconds
+        begin_seconds = max(first_tick, 0) / Fraction(frame_rate)
+        frames = _frames_from(
+            source, origin, begin_seconds=begin_seconds, unit_seconds=unit_seconds
+        )
+        for run in tick_runs(
+            frames, Fraction(frame_rate), unit_seconds=unit_seconds, origin=origin.start
+        ):
             begin = max(run.first_tick, first_tick) if run.first_tick > 0 else first_tick
             end = min(run.first_tick + run.num_ticks, first_tick + num_ticks)
             if run.is_last:
@@ -150,17 +158,21 @@ def read_ticks(
 
 
 def _frames_from(
-    source: VideoSource, origin: TimedFrame, target_seconds: Fraction
+    source: VideoSource, origin: TimedFrame, *, begin_seconds: Fraction, unit_seconds: Fraction
 ) -> Iterator[TimedFrame]:
-    """Frames from one that is shown at `target_seconds` or before it, having sought if it pays."""
-    if source.can_seek and target_seconds - origin.start_seconds > 1:
+    """Frames from one on that is shown at `begin_seconds` after `origin` or before that.
+
+    It has sought if that pays.
+    """
+    if source.can_seek and begin_seconds > 1:
+        target_seconds = origin.start * unit_seconds + begin_seconds
         for margin_seconds in SEEK_MARGINS_SECONDS:
             offset = math.floor((target_seconds - margin_seconds) / source.time_base)
             source.container.seek(offset, stream=source.stream)
             # Right after a seek there may be frames whose references were left behind.
             frames = dropwhile(lambda timed: timed.frame.is_corrupt, FrameReader(source))
             first = next(frames, None)
-            if first and first.start_seconds <= target_seconds:
+            if first and first.start * unit_seconds <= target_seconds:
                 yield first
                 yield from frames
                 return
@@ -178,6 +190,10 @@ class _Resizer:
         self._square = square
         self._size: tuple[int, int] | None = None
         self._reformatter = VideoReformatter()
+        # Joined here and not for each frame, which takes longer than many a small one.
+        exact = Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+        self._shrinking = Interpolation.AREA | exact
+        self._enlarging = Interpolation.BILINEAR | exact
 
     def __call__(self, frame: av.VideoFrame) -> Image:
         """[H, W, 3] uint8; averages areas when it shrinks, interpolates when it enlarges."""
@@ -187,16 +203,17 @@ class _Resizer:
                 (2 * frame.width * self._short_side + short) // (2 * short),
                 (2 * frame.height * self._short_side + short) // (2 * short),
             )
-        kernel = Interpolation.AREA if self._short_side < short else Interpolation.BILINEAR
         resized = self._reformatter.reformat(
             frame,
             width=self._size[0],
             height=self._size[1],
             format="rgb24",
-            interpolation=kernel | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
+            interpolation=self._shrinking if self._short_side < short else self._enlarging,
             threads=1,
         )
-        image: Image = np.rot90(resized.to_ndarray(), k=round(frame.rotation / 90))
+        image: Image = np.asarray(resized.to_ndarray(), np.uint8)
+        if quarter_turns := round(frame.rotation / 90):
+            image = np.rot90(image, k=quarter_turns)
         return _center_square(image) if self._square else image
 
 

@@ -64,7 +64,7 @@ class VideoSource:
         """Seconds a unit of the stream's timestamps."""
         return Fraction(self.stream.time_base or Fraction(1, 1))
 
-    @property
+    @cached_property
     def has_presentation_times(self) -> bool:
         """False for avi: it stores decoding order only, and what is made up from it may be wrong.
 
@@ -77,7 +77,7 @@ class VideoSource:
         """Whether the container's own index leads to true key frames."""
         return self.container.format.name.startswith(("mov,", "matroska"))
 
-    @property
+    @cached_property
     def declares_decoding_end(self) -> bool:
         """True for mp4: it declares the sum of the steps from one decoded frame to the next.
 

@@ -91,29 +91,45 @@ class TickRun:
     frame: av.VideoFrame
     first_tick: int
     num_ticks: int
-    end_seconds: Fraction
+    end: int
+    """When the next frame is shown, or when the last one is over, in units."""
+    unit_seconds: Fraction
     is_last: bool
+
+    @property
+    def end_seconds(self) -> Fraction:
+        """The same in seconds."""
+        return self.end * self.unit_seconds
 
 
 def tick_runs(
     frames: Iterable[TimedFrame],
     frame_rate: Fraction,
     *,
-    origin: Fraction | None = None,
+    unit_seconds: Fraction,
+    origin: int | None = None,
 ) -> Iterator[TickRun]:
-    """Say of each frame at which ticks it is shown; needs to see the next frame to know."""
+    """Say of each frame at which ticks it is shown; needs to see the next frame to know.
+
+    Args:
+        frames: in order; their times are in units of `unit_seconds`.
+        frame_rate: ticks a second.
+        unit_seconds: of the reader that gives the frames.
+        origin: the first frame's start, where `frames` begin with a later one.
+    """
+    ticks, units = (unit_seconds * frame_rate).as_integer_ratio()
     held: TimedFrame | None = None
     held_tick = 0
     for timed in frames:
         if origin is None:
-            origin = timed.start_seconds
-        tick = math.ceil((timed.start_seconds - origin) * frame_rate)
+            origin = timed.start
+        end = timed.start - origin
+        tick = -(-end * ticks // units)  # rounded up
         if held is not None:
-            end_seconds = timed.start_seconds - origin
-            yield TickRun(held.frame, held_tick, tick - held_tick, end_seconds, False)
+            yield TickRun(held.frame, held_tick, tick - held_tick, end, unit_seconds, False)
         held, held_tick = timed, tick
     if held is not None and origin is not None:
-        yield TickRun(held.frame, held_tick, 0, held.end_seconds - origin, True)
+        yield TickRun(held.frame, held_tick, 0, held.end - origin, unit_seconds, True)
 
 
 class TickBuffer:
@@ -124,17 +140,21 @@ class TickBuffer:
         self._grid = grid
         self._next_clip = 0
         self._newest_clip = 0
+        self._newest_first_tick = grid.first_tick(0)
         self._next_tick = 0
         self._images: list[Image] = []
         self._newest: Image | None = None
+        self._sized_for = (-1, -1)
+        self._chunk_ticks = 0
 
     def needs_next(self) -> bool:
         """Whether the next tick belongs to a clip, so that its image must be held."""
         grid = self._grid
         if grid.has_gaps:
-            while self._next_tick >= grid.first_tick(self._newest_clip) + grid.frames_per_clip:
+            while self._next_tick >= self._newest_first_tick + grid.frames_per_clip:
                 self._newest_clip += 1
-        return self._next_tick >= grid.first_tick(self._newest_clip)
+                self._newest_first_tick = grid.first_tick(self._newest_clip)
+        return self._next_tick >= self._newest_first_tick
 
     def skip(self) -> None:
         """Pass over a tick that no clip needs."""
@@ -149,6 +169,10 @@ class TickBuffer:
         self._newest = image
         self._next_tick += 1
 
+    def has(self, num_clips: int) -> bool:
+        """Whether all images of a next chunk of this many clips are here; asked at every tick."""
+        return self._num_missing(num_clips) <= 0
+
     def take(self, num_clips: int, *, num_sure_clips: int, may_be_short: bool) -> FrameChunk | None:
         """The next chunk once its clips are sure to exist, or at the video's end what is left.
 
@@ -159,8 +183,7 @@ class TickBuffer:
         first_clip, end_clip = self._next_clip, self._next_clip + num_clips
         if num_clips < 1 or end_clip > num_sure_clips or self._newest is None:
             return None
-        num_ticks = self._grid.chunk_ticks(num_clips, first_clip=first_clip)
-        num_missing = num_ticks - len(self._images)
+        num_missing = self._num_missing(num_clips)
         if num_missing > 0 and not may_be_short:
             return None
         images = self._images + [self._newest] * max(0, num_missing)
@@ -168,8 +191,15 @@ class TickBuffer:
             first_tick=self._grid.first_tick(first_clip),
             first_clip=first_clip,
             num_clips=num_clips,
-            frames=np.stack(images[:num_ticks]),
+            frames=np.stack(images[: self._chunk_ticks]),
         )
         self._images = self._images[self._grid.clip_offset(end_clip, first_clip=first_clip) :]
         self._next_clip = end_clip
         return chunk
+
+    def _num_missing(self, num_clips: int) -> int:
+        """Images that a next chunk of this many clips still lacks; negative if there are more."""
+        if self._sized_for != (self._next_clip, num_clips):
+            self._sized_for = self._next_clip, num_clips
+            self._chunk_ticks = self._grid.chunk_ticks(num_clips, first_clip=self._next_clip)
+        return self._chunk_ticks - len(self._images)

@@ -23,7 +23,8 @@ def assert_plan_equals_the_decoder(path: Path, rate: Fraction) -> None:
     """The frame shown at every tick, by its time, and the duration."""
     shown: list[int | None] = []
     with open_video(str(path)) as source:
-        for run in tick_runs(FrameReader(source), rate):
+        reader = FrameReader(source)
+        for run in tick_runs(reader, rate, unit_seconds=reader.unit_seconds):
             num_ticks = TICKS_AFTER_THE_END if run.is_last else run.num_ticks
             shown += [run.frame.pts] * num_ticks
             duration_seconds = run.end_seconds

@@ -1,4 +1,6 @@
+import math
 from fractions import Fraction
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -47,6 +49,24 @@ def test_clips_are_centred_to_within_half_a_tick(
     assert -Fraction(1, 2) < error <= Fraction(1, 2)
     if stride * rate == Fraction(15, 2):
         assert abs(error) <= Fraction(1, 4)
+
+
+@given(
+    rate=st.fractions(min_value=1, max_value=60, max_denominator=1001),
+    stride=st.fractions(min_value=Fraction(1, 10), max_value=4, max_denominator=30),
+    frames=st.integers(1, 64),
+    clip=st.integers(0, 100_000),
+    alignment=st.sampled_from(["center", "start"]),
+)
+def test_first_ticks_are_those_of_the_formula(
+    rate: Fraction, stride: Fraction, frames: int, clip: int, alignment: Literal["center", "start"]
+) -> None:
+    """They are reckoned with whole numbers; here as the docstring has them."""
+    grid = SamplingGrid(rate, stride, frames, short_side=8, alignment=alignment)
+    half, stride_ticks = Fraction(1, 2), stride * rate
+    centered = stride_ticks * (clip + half) - Fraction(frames - 1, 2) + half
+    expected = centered if alignment == "center" else stride_ticks * clip + half
+    assert grid.first_tick(clip) == math.floor(expected)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,15 @@ import av
 import pytest
 
 from tfn_platform.quarantine_reason import QuarantineReason
-from tfn_platform.video_frames import FrameReader
+from tfn_platform.video_frames import FrameReader, _common_measure
 from tfn_platform.video_source import VideoError, open_video
 
 MakeVideo = Callable[..., Path]
+
+
+def seconds_of(reader: FrameReader) -> list[Fraction]:
+    """When the frames begin."""
+    return [timed.start * reader.unit_seconds for timed in reader]
 
 
 def test_times_are_exact_and_nothing_counts_as_bad(make_video: MakeVideo) -> None:
@@ -17,7 +22,7 @@ def test_times_are_exact_and_nothing_counts_as_bad(make_video: MakeVideo) -> Non
     path = make_video("v.mp4", times_seconds=[n / rate for n in range(40)], rate=rate)
     with open_video(str(path)) as source:
         reader = FrameReader(source)
-        starts = [timed.start_seconds for timed in reader]
+        starts = seconds_of(reader)
         reader.check_quality()
     assert starts == [n / rate for n in range(40)]
     assert (reader.num_packets, reader.num_frames) == (40, 40)
@@ -49,11 +54,11 @@ def test_frames_after_the_declared_end_are_left_out_and_told(
     """A flipped bit moved the last cluster, and one frame before it lasted for eight seconds."""
     path = make_video("v.mkv", times_seconds=[Fraction(n, 25) for n in range(250)])
     with open_video(str(path)) as source:
-        sound = [timed.start_seconds for timed in FrameReader(source)]
+        sound = seconds_of(FrameReader(source))
     shift_last_cluster(path)
     with open_video(str(path)) as source:
         reader = FrameReader(source, salvage=salvage)
-        starts = [timed.start_seconds for timed in reader]
+        starts = seconds_of(reader)
         with pytest.raises(VideoError, match="begin after the end") as caught:
             reader.check_quality()
     assert caught.value.reason is QuarantineReason.BAD_TIMESTAMPS
@@ -103,7 +108,7 @@ def test_uneven_times_may_end_after_the_declared_end(make_video: MakeVideo) -> N
         declared_seconds = source.declared_seconds()
         assert declared_seconds is not None and declared_seconds < 8
         reader = FrameReader(source)
-        assert [timed.start_seconds for timed in reader] == times
+        assert seconds_of(reader) == times
         reader.check_quality()
 
 
@@ -166,3 +171,15 @@ def test_frames_that_the_decoder_made_up_count(make_video: MakeVideo) -> None:
     with pytest.raises(VideoError, match="frames are damaged") as caught:
         read_spoilt(2).check_quality()
     assert caught.value.reason is QuarantineReason.CORRUPT_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [("1/12800", "1/25", "1/12800"), ("1/1000", "1001/30000", "1/30000"), ("2/3", "3/2", "1/6")],
+)
+def test_the_unit_is_the_longest_that_both_clocks_are_multiples_of(
+    one: str, other: str, both: str
+) -> None:
+    unit = _common_measure(Fraction(one), Fraction(other))
+    assert unit == Fraction(both)
+    assert (Fraction(one) / unit).denominator == (Fraction(other) / unit).denominator == 1

@@ -7,9 +7,12 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfn_platform.sampling_grid import SamplingGrid
-from tfn_platform.video_ticks import FrameChunk, TickBuffer
+from tfn_platform.video_frames import TimedFrame
+from tfn_platform.video_ticks import FrameChunk, TickBuffer, tick_runs
 
 
 def image(number: int) -> np.ndarray:
@@ -29,8 +32,10 @@ def test_chunks_worked_by_hand() -> None:
     first = grid.first_tick(0)
     for tick in range(first + 5):
         ticks.hold(image(tick))
+        assert not ticks.has(2)
         assert ticks.take(2, num_sure_clips=100, may_be_short=False) is None
     ticks.hold(image(first + 5))
+    assert ticks.has(2)
     assert ticks.take(2, num_sure_clips=1, may_be_short=False) is None, (
         "the second clip is not sure to exist"
     )
@@ -110,6 +115,33 @@ def chunks_of(
             yield chunk
     while chunk := ticks.take(clips_per_chunk, num_sure_clips=num_clips, may_be_short=True):
         yield chunk
+
+
+@given(
+    starts=st.lists(st.integers(-1000, 5000), min_size=1, max_size=20, unique=True).map(sorted),
+    length=st.integers(1, 500),
+    unit_seconds=st.fractions(min_value=Fraction(1, 90_000), max_value=1, max_denominator=90_000),
+    rate=st.fractions(min_value=1, max_value=60, max_denominator=1001),
+)
+def test_runs_of_ticks_are_those_of_each_tick_by_itself(
+    starts: list[int], length: int, unit_seconds: Fraction, rate: Fraction
+) -> None:
+    """Tick m shows the last frame that begins not after m / rate; written down frame by frame."""
+    begin = starts[0]
+    frames = [TimedFrame(number, start, start + length) for number, start in enumerate(starts)]  # type: ignore[arg-type]
+    runs = list(tick_runs(frames, rate, unit_seconds=unit_seconds))
+    assert [run.frame for run in runs] == list(range(len(starts)))
+    times = [(start - begin) * unit_seconds for start in starts]
+    for run, time, after in zip(runs, times, [*times[1:], None], strict=True):
+        shown = run.first_tick / rate
+        assert time <= shown < time + 1 / rate, "the first tick that is not before the frame"
+        if after is None:
+            assert run.is_last and run.num_ticks == 0
+            assert run.end_seconds == time + length * unit_seconds
+        else:
+            assert not run.is_last and run.end_seconds == after
+            assert (run.first_tick + run.num_ticks - 1) / rate < after
+            assert (run.first_tick + run.num_ticks) / rate >= after
 
 
 def test_frames_of_another_layout_are_refused() -> None:
