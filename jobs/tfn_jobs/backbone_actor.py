@@ -14,6 +14,7 @@ from tfn_jobs.decode_actor import CHUNK_SCHEMA
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_models.backbones.frames import normalize_frames
 from tfn_platform.checkpoint import load_torch
+from tfn_platform.heap import keep_freed_memory
 from tfn_platform.store import StageFolder
 from tfn_platform.training import set_determinism
 
@@ -32,7 +33,7 @@ class _Chunk:
     """Frames [n, H, W, 3] uint8 on the device, and the first frame of each of their clips."""
 
     frames: Tensor
-    starts: Tensor
+    starts: list[int]
 
 
 class BackboneActor:
@@ -41,6 +42,7 @@ class BackboneActor:
     def __init__(self, spec: PipelineSpec, backbone: StageFolder, device: str) -> None:
         """Load the weights onto a device, ``cpu`` or ``cuda``."""
         set_determinism(seed=spec.seed, num_threads=spec.backbone.num_threads)
+        keep_freed_memory()
         self._spec = spec
         self._device = torch.device(device)
         self._network = read_network_config(backbone, spec.backbone.architecture)
@@ -49,7 +51,6 @@ class BackboneActor:
         model.load_state_dict(load_torch(backbone.store, backbone.weights))
         self._model = model.to(self._device, self._type).eval()
         self._grid = spec.clips.grid()
-        self._offsets = torch.arange(spec.clips.frames_per_clip, device=self._device)
 
     @torch.inference_mode()
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -94,15 +95,15 @@ class BackboneActor:
             self._grid.clip_offset(clip, first_clip=first_clip)
             for clip in range(first_clip, first_clip + num_clips)
         ]
-        return _Chunk(frames, torch.tensor(starts).to(self._device, non_blocking=True))
+        return _Chunk(frames, starts)
 
     def _features(self, chunks: list[_Chunk]) -> list[NDArray[np.generic]]:
         """The features [clips, F] of each chunk, in the type that they are stored in."""
         sizes = [len(chunk.starts) for chunk in chunks]
         rows: dict[tuple[int, int], Tensor] = {}
         for batch in self._batches(chunks, sizes):
-            clips = torch.cat([self._windows(chunk) for chunk in _by_chunk(chunks, batch)])
-            values = self._forward(clips)
+            windows = [self._windows(chunk) for chunk in _by_chunk(chunks, batch)]
+            values = self._forward(torch.cat(windows) if len(windows) > 1 else windows[0])
             rows.update(zip(batch.clips[: len(values) - batch.num_copies], values, strict=False))
         if not rows:
             return []
@@ -119,17 +120,23 @@ class BackboneActor:
         return list(fixed_batches(sizes, shapes, batch_clips=batch_clips))
 
     def _windows(self, chunk: _Chunk) -> Tensor:
-        """Cut clips [B, L, H, W, 3] out of a chunk's frames."""
-        ticks = chunk.starts[:, None] + self._offsets
-        # Half the time of indexing with `ticks`, which copies byte by byte.
-        clips = chunk.frames.index_select(0, ticks.flatten())
-        return clips.view(*ticks.shape, *chunk.frames.shape[1:])
+        """Cut normalised clips [B, L, H, W, 3] out of a chunk's frames.
+
+        Frames are normalised before clips that overlap share them.
+        """
+        length = self._grid.frames_per_clip
+        begin, end = min(chunk.starts), max(chunk.starts) + length
+        mean, std = self._network.mean, self._network.std
+        normalized = normalize_frames(chunk.frames[begin:end], mean=mean, std=std).to(self._type)
+        ticks = torch.tensor(chunk.starts)[:, None] - begin + torch.arange(length)
+        on_device = ticks.flatten().to(self._device, non_blocking=True)
+        # Half the time of indexing with `ticks`, which copies value by value.
+        frames = normalized.movedim(0, -1).index_select(0, on_device)
+        return frames.view(*ticks.shape, *frames.shape[1:])
 
     def _forward(self, clips: Tensor) -> Tensor:
-        """Features [B, F] float32 of clips [B, L, H, W, 3] uint8."""
-        mean, std = self._network.mean, self._network.std
-        normalized = normalize_frames(clips, mean=mean, std=std).to(self._type)
-        return self._model.forward_features(normalized).float()
+        """Features [B, F] float32 of normalised clips [B, L, H, W, 3]."""
+        return self._model.forward_features(clips.movedim(-1, 1)).float()
 
 
 def _by_chunk(chunks: list[_Chunk], batch: ClipBatch) -> list[_Chunk]:
@@ -137,4 +144,7 @@ def _by_chunk(chunks: list[_Chunk], batch: ClipBatch) -> list[_Chunk]:
     wanted: dict[int, list[int]] = {}
     for chunk, clip in batch.clips:
         wanted.setdefault(chunk, []).append(clip)
-    return [_Chunk(chunks[c].frames, chunks[c].starts[clips]) for c, clips in wanted.items()]
+    return [
+        _Chunk(chunks[chunk].frames, [chunks[chunk].starts[clip] for clip in clips])
+        for chunk, clips in wanted.items()
+    ]
