@@ -66,6 +66,7 @@ class Cost:
         our_fixed_seconds: of the extraction of one short video.
         our_wall_seconds: how long ours took.
         floor_wall_seconds: how long the loops took.
+        spilled_bytes: what Ray moved from the object store to a disk.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Cost:
     our_fixed_seconds: float
     our_wall_seconds: float
     floor_wall_seconds: float
+    spilled_bytes: int
 
     @property
     def ratio(self) -> float:
@@ -101,9 +103,16 @@ def measure(workload: Workload) -> Cost:
         our_fixed, _ = _ours(folder, "one")
         floor, floor_wall = _floor(folder, "all")
         ours, our_wall = _ours(folder, "all")
-        num_clips = _compare(folder)
         return Cost(
-            workload.name, num_clips, floor, ours, floor_fixed, our_fixed, our_wall, floor_wall
+            workload.name,
+            num_clips=_compare(folder),
+            floor_seconds=floor,
+            our_seconds=ours,
+            floor_fixed_seconds=floor_fixed,
+            our_fixed_seconds=our_fixed,
+            our_wall_seconds=our_wall,
+            floor_wall_seconds=floor_wall,
+            spilled_bytes=json.loads((folder / "spilled.json").read_text()),
         )
 
 
@@ -192,7 +201,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures here as JSON, too")
     arguments = parser.parse_args()
     table = Table(
-        "work", "clips", "floor CPU s", "ours CPU s", "ratio", "marginal", "goal", "wall s"
+        "work",
+        "clips",
+        "floor CPU s",
+        "ours CPU s",
+        "ratio",
+        "marginal",
+        "goal",
+        "wall s",
+        "spilled",
     )
     costs = []
     for name, workload in WORKLOADS.items():
@@ -209,6 +226,7 @@ def main() -> None:
                 f"{cost.marginal_ratio:.2f}",
                 f"<= {GOAL}",
                 f"{cost.floor_wall_seconds:.0f}, {cost.our_wall_seconds:.0f}",
+                f"{cost.spilled_bytes / 2**20:.0f} MiB",
             )
     Console(width=140).print(table)
     if arguments.out:

@@ -132,9 +132,19 @@ def extract(folder: Path, videos: str) -> None:
     with connection(None):
         job = ExtractJob(spec, stage, prepared, FINETUNE.folder(store), stage.folder(store), 0.0)
         run(job)
+        (folder / "spilled.json").write_text(json.dumps(_spilled_bytes()))
     stage.commit(store, seconds=0)
     reader = FeatureReader(stage.folder(store))
     np.savez(folder / "ours.npz", **{name: reader.read(name) for name in reader.video_ids})
+
+
+def _spilled_bytes() -> int:
+    """What Ray has moved from the object store to a disk since it started."""
+    from ray._private import internal_api, worker
+
+    state = internal_api.get_state_from_address(worker.global_worker.gcs_client.address)
+    reply = internal_api.get_memory_info_reply(state)
+    return int(reply.store_stats.spilled_bytes_total)
 
 
 def _spec(settings: dict[str, Any]) -> dict[str, Any]:
