@@ -99,19 +99,20 @@ def test_many_kills(tfn: Tfn, many: Path, tmp_path: Path, seed: int) -> None:
     check_killed(tfn, many, tmp_path / "root", seed=seed, num=NUM_MANY)
 
 
-@pytest.mark.kill
+@pytest.mark.slow
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_one_of_three_nodes_dies(tfn: Tfn, few: Path, tmp_path: Path) -> None:
-    """A machine goes with its actors and all that they held, and does not come back.
+@pytest.mark.parametrize("lost", ["all", pytest.param("some", marks=pytest.mark.kill)])
+def test_one_of_three_nodes_dies(tfn: Tfn, few: Path, tmp_path: Path, lost: str) -> None:
+    """A machine goes with some or all actors and what they held, and does not come back.
 
-    Left out by default: Ray did not always give the remaining machines' CPUs back in time.
+    Two of five tries hung: actors of a round that was given up kept the other machines' CPUs.
     """
     root, log = tmp_path / "root", tmp_path / "log"
     shutil.copytree(few, root)
     shutil.rmtree(root / "stages" / "extract")
     impatient = ("extraction.stall_seconds=20", "extraction.patience_seconds=45")
-    command = [sys.executable, "-m", "tests.three_nodes", SPEC, root, *FEW, *impatient]
+    command = [sys.executable, "-m", "tests.three_nodes", lost, SPEC, root, *FEW, *impatient]
     # A folder of its own: what is left of a cluster there would be taken for one that runs.
     with tempfile.TemporaryDirectory(prefix="tfn-", dir="/tmp") as own, log.open("wb") as stream:
         process = subprocess.Popen(

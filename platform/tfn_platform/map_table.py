@@ -2,12 +2,14 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 import ray
+from ray import cloudpickle
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.data.exceptions import ExecutionTimeoutError
 
@@ -23,6 +25,15 @@ TASKS_PER_CPU = 4
 ROWS_PER_TASK = 64
 MAX_TASKS = 10_000
 """Each task costs the driver some milliseconds."""
+START_SECONDS = 60.0
+"""Within which a stream has begun, on a busy machine."""
+FREE_AGAIN_SECONDS = 60.0
+"""Ray takes up to half of that to notice that a machine is gone."""
+FREE_POLL_SECONDS = 0.2
+LOST_PATIENCE_SECONDS = 60.0
+"""How long nothing may come once a machine is lost: Ray has replaced its actors by then, or waits
+for what it will never get."""
+LOST_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +101,7 @@ def stream_through(
     *,
     block_bytes: int,
     patience_seconds: float,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """Send tables through one pool of actors after the other, all of them at work at once.
 
     What is in flight is bounded by Ray Data's backpressure, so an actor may yield far more than it
@@ -101,33 +112,159 @@ def stream_through(
     An actor that dies is replaced, and what it was doing is done again, so that rows may come
     twice. They come in no particular order.
 
+    However the stream ends, and be it that the caller closes it, its actors are killed, whatever
+    they are at. After a ResourceError their CPUs and GPUs are free, or it says that they are not.
+
     Raises:
-        ResourceError: Ray gave up, or nothing moved for `patience_seconds`: what a lost machine
-            was doing waits for its own actors, and these for CPUs or GPUs that nobody has. Some
-            rows have not come.
+        ResourceError: Ray gave up, or nothing moved for `patience_seconds`, or for one minute
+            after a machine was lost: what it was doing waits for its own actors, and these for
+            CPUs or GPUs that nobody has. Some rows have not come.
     """
     if not tables:
         return
-    _configure(preserve_order=False, block_bytes=block_bytes, patience_seconds=patience_seconds)
-    dataset: Dataset = ray.data.from_arrow(list(tables))
-    for stage in stages:
-        dataset = dataset.map_batches(
-            stage.actor,
-            fn_constructor_kwargs=stage.arguments,
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
-            num_cpus=stage.num_cpus,
-            num_gpus=stage.num_gpus,
-        )
+    free_before = ray.available_resources()  # type: ignore[no-untyped-call]
+    # Where this process is: no machine that is lost takes the owner along but this one.
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    owner: Any = ray.remote(num_cpus=0, label_selector=here)(_StreamOwner).remote(
+        list(tables),
+        [_pickled(stage) for stage in stages],
+        block_bytes=block_bytes,
+        patience_seconds=patience_seconds,
+    )
     try:
-        yield from _tables_of(dataset)
-    except ExecutionTimeoutError as error:
-        raise ResourceError(f"nothing moved for {patience_seconds:g} seconds") from error
+        yield from _tables_from(owner, patience_seconds=START_SECONDS + 2 * patience_seconds)
+    except ResourceError as error:
+        raise ResourceError(f"{error}{_wait_until_free(free_before)}") from error
+
+
+def _tables_from(owner: Any, *, patience_seconds: float) -> Iterator[pa.Table]:
+    """What the owner of a stream has, one table after the other; however that ends, kill it."""
+    machines = _machines()
+    try:
+        while table := _next_table(owner, machines, patience_seconds=patience_seconds):
+            yield table[0]
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ResourceError):
+            raise ResourceError(str(error.cause)) from error
+        raise  # an actor's own mistake: the same would happen again
     except ray.exceptions.RayError as error:
-        if _is_own_mistake(error):
-            raise  # the same would happen again
-        raise ResourceError(f"Ray lost what it was working on: {error}") from error
+        raise ResourceError(f"Ray lost the stream: {error}") from error
+    finally:
+        if ray.is_initialized():
+            ray.kill(owner)
+
+
+def _next_table(owner: Any, machines: set[str], *, patience_seconds: float) -> list[pa.Table]:
+    """The next table, none at the end; `machines` are those that the stream began with."""
+    answer = owner.next_table.remote()
+    asked = time.monotonic()
+    lost_since: float | None = None
+    while not ray.wait([answer], timeout=min(LOST_POLL_SECONDS, patience_seconds))[0]:
+        now = time.monotonic()
+        if lost_since is None and not machines <= _machines():
+            lost_since = now
+        if now - asked > patience_seconds:
+            raise ResourceError(f"nothing came for {patience_seconds:g} seconds")
+        if lost_since is not None and now - lost_since > LOST_PATIENCE_SECONDS:
+            raise ResourceError(
+                f"a machine was lost, and nothing came for {LOST_PATIENCE_SECONDS:g} seconds"
+            )
+    table: list[pa.Table] = ray.get(answer)
+    return table
+
+
+def _machines() -> set[str]:
+    """The machines that Ray believes to be there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
+def _wait_until_free(free_before: dict[str, float]) -> str:
+    """Wait until what was free is free again, or gone; what to say if it does not happen.
+
+    A machine that was lost a moment ago still counts, as busy as it was, until Ray has noticed: who
+    goes on before that plans with CPUs that are not there.
+    """
+    deadline = time.monotonic() + FREE_AGAIN_SECONDS
+    while True:
+        free = ray.available_resources()  # type: ignore[no-untyped-call]
+        totals = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wanted = {
+            name: min(free_before.get(name, 0.0), totals.get(name, 0.0)) for name in ("CPU", "GPU")
+        }
+        missing = {name: wanted[name] - free.get(name, 0.0) for name in wanted}
+        taken = [f"{value:g} {name}" for name, value in missing.items() if value > 1e-3]
+        if not taken:
+            return ""
+        if time.monotonic() > deadline:
+            return (
+                f"; {FREE_AGAIN_SECONDS:g} seconds later {' and '.join(taken)} of what was free "
+                "before it are still taken: stop what else runs on the cluster, or wait for it"
+            )
+        time.sleep(FREE_POLL_SECONDS)
+
+
+def _pickled(stage: ActorStage) -> ActorStage:
+    """The same; but its code, which may be large, is imported only where its actors are."""
+    stand_in = type(stage.actor.__name__, (_Unpickled,), {})
+    pickled = cloudpickle.dumps(  # type: ignore[no-untyped-call]
+        (stage.actor, stage.arguments)
+    )
+    return replace(stage, actor=stand_in, arguments={"pickled": pickled})
+
+
+class _Unpickled:
+    """Does what the actor of a stage does."""
+
+    def __init__(self, pickled: bytes) -> None:
+        actor, arguments = cloudpickle.loads(pickled)
+        self._actor = actor(**arguments)
+
+    def __call__(self, table: pa.Table) -> Any:
+        return self._actor(table)
+
+
+class _StreamOwner:
+    """An actor that runs a stream, and so owns its actors, its calls, and what these have made.
+
+    Ray Data does not kill the actors of a stream that it gives up: it forgets them, and they go on
+    until their calls are over. One that is in a long call keeps its CPU; one that waits for a CPU
+    gets it before those of the next stream do; one that a lost object needs is begun anew. Ray
+    itself takes all of that along, at once, when the process that owns it is killed.
+    """
+
+    def __init__(
+        self,
+        tables: list[pa.Table],
+        stages: list[ActorStage],
+        *,
+        block_bytes: int,
+        patience_seconds: float,
+    ) -> None:
+        _configure(preserve_order=False, block_bytes=block_bytes, patience_seconds=patience_seconds)
+        dataset: Dataset = ray.data.from_arrow(tables)
+        for stage in stages:
+            dataset = dataset.map_batches(
+                stage.actor,
+                fn_constructor_kwargs=stage.arguments,
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
+                num_cpus=stage.num_cpus,
+                num_gpus=stage.num_gpus,
+            )
+        self._tables = _tables_of(dataset)
+        self._patience_seconds = patience_seconds
+
+    def next_table(self) -> list[pa.Table]:
+        """The next one that is ready, none at the end."""
+        try:
+            return [table] if (table := next(self._tables, None)) is not None else []
+        except ExecutionTimeoutError as error:
+            raise ResourceError(f"nothing moved for {self._patience_seconds:g} seconds") from error
+        except ray.exceptions.RayError as error:
+            if _is_own_mistake(error):
+                raise
+            raise ResourceError(f"Ray lost what it was working on: {error}") from error
 
 
 def _is_own_mistake(error: ray.exceptions.RayError) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError, UserCodeException
 
 from tfn_platform.errors import ResourceError
@@ -16,6 +17,8 @@ from tfn_platform.map_table import (
     Row,
     _is_own_mistake,
     _num_tasks,
+    _tables_from,
+    _wait_until_free,
     map_rows,
     stream_through,
 )
@@ -23,6 +26,8 @@ from tfn_platform.map_table import (
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
 BLOCK_BYTES = 1 << 20
+NUM_CPUS = 4
+"""Of the fixture's Ray."""
 
 
 def square(row: Row) -> Row:
@@ -68,16 +73,16 @@ class Faulty:
         raise ZeroDivisionError("a mistake")
 
 
-class Stuck:
-    """Gives nothing back for longer than anybody waits.
-
-    But not for ever: Ray lets an actor finish its call, and keep its CPU so long, even when the
-    stream that it belongs to has been given up.
-    """
+class Sleeper:
+    """Gives back what it gets after as many seconds as it says."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        time.sleep(20)
+        time.sleep(table["seconds"][0].as_py())
         return table
+
+
+def sleeping(*seconds: float) -> list[pa.Table]:
+    return [pa.table({"seconds": [value]}) for value in seconds]
 
 
 def test_rows_come_back_in_order() -> None:
@@ -88,23 +93,31 @@ def test_rows_come_back_in_order() -> None:
     assert list(map_rows([], square)) == list(map_rows(pa.table({"value": []}), square)) == []
 
 
-def wait_for_all_others(row: Row) -> Row:
+OTHERS_SECONDS = 60
+
+
+def wait_for_the_others(row: Row) -> Row:
     folder = Path(row["folder"])
     if row["value"] == 0:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + OTHERS_SECONDS
         while len(list(folder.iterdir())) < row["num_others"] and time.monotonic() < deadline:
             time.sleep(0.05)
     return row
 
 
 def test_a_slow_row_holds_back_no_others(tmp_path: Path) -> None:
-    """The first waits until the caller has seen all the others; in order, it saw none of them."""
-    rows = [{"value": n, "folder": str(tmp_path), "num_others": 19} for n in range(20)]
+    """The first waits until the caller has seen the others; in order, it saw none of them.
+
+    But for one: Ray Data hands on what it has when the next is there.
+    """
+    rows = [{"value": n, "folder": str(tmp_path), "num_others": 18} for n in range(20)]
+    begin = time.monotonic()
     values = []
-    for row in map_rows(pa.Table.from_pylist(rows), wait_for_all_others, ordered=False):
+    for row in map_rows(pa.Table.from_pylist(rows), wait_for_the_others, ordered=False):
         values.append(row["value"])
         (tmp_path / str(row["value"])).touch()
-    assert sorted(values) == list(range(20)) and values[-1] == 0
+    assert sorted(values) == list(range(20)) and values.index(0) >= 18
+    assert time.monotonic() < begin + OTHERS_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,88 @@ def test_what_ray_could_not_bring_is_no_mistake_of_the_actor(error: RayError, is
     assert _is_own_mistake(error) == is_own
 
 
+def assert_all_cpus_are_free() -> None:
+    """Ray's own patience ends the wait for an actor of the stream before, which sleeps on."""
+    rows = stream(sleeping(0), [ActorStage(Sleeper, num_cpus=NUM_CPUS)], patience_seconds=60)
+    assert rows == [{"seconds": 0}]
+
+
 def test_a_stream_in_which_nothing_moves_is_given_up() -> None:
-    """A lost machine's actors may wait for ever for another one."""
-    with pytest.raises(ResourceError, match="nothing moved for 5 seconds"):
-        stream([pa.table({"a": [1]})], [ActorStage(Stuck)], patience_seconds=5)
+    """A lost machine's actors may wait for ever for another one.
+
+    The next stream waited for the CPUs of actors that slept on, or that had got them meanwhile.
+    """
+    stages = [ActorStage(Sleeper, min_actors=5, max_actors=5), ActorStage(Sleeper, num_cpus=0)]
+    made = stream_through(
+        sleeping(0, 0, 0, *[600.0] * 6), stages, block_bytes=BLOCK_BYTES, patience_seconds=10
+    )
+    assert next(made).num_rows  # So some have started, and are called again.
+    with pytest.raises(ResourceError, match="^nothing moved for 10 seconds$"):
+        list(made)
+    assert_all_cpus_are_free()
+
+
+def test_a_stream_that_is_closed_lets_go_of_all() -> None:
+    """As when too many videos are in quarantine, or somebody interrupts."""
+    made = stream_through(
+        sleeping(0, 0, 0, *[600.0] * 4),
+        [ActorStage(Sleeper, min_actors=NUM_CPUS, max_actors=NUM_CPUS)],
+        block_bytes=BLOCK_BYTES,
+        patience_seconds=120,
+    )
+    assert next(made).to_pylist() == [{"seconds": 0}]
+    made.close()
+    assert_all_cpus_are_free()
+
+
+def test_pools_may_be_larger_than_what_is_there() -> None:
+    """As when Ray has not noticed yet that a machine is gone."""
+    stages = [
+        ActorStage(Sleeper, max_actors=3 * NUM_CPUS),
+        ActorStage(Sleeper, min_actors=2, max_actors=2 * NUM_CPUS, num_cpus=0.5),
+    ]
+    seconds = [0.1 * number for number in range(12)]
+    rows = stream(sleeping(*seconds), stages)
+    assert sorted(row["seconds"] for row in rows) == seconds
+
+
+class Owner:
+    """Owns a stream that does not move, and does not know it."""
+
+    def next_table(self) -> None:
+        time.sleep(600)
+
+
+def test_an_owner_that_hangs_is_given_up() -> None:
+    owner: Any = ray.remote(num_cpus=1)(Owner).remote()
+    with pytest.raises(ResourceError, match="nothing came for 8 seconds"):
+        next(_tables_from(owner, patience_seconds=8))
+    assert_all_cpus_are_free()
+
+
+def test_a_stream_is_given_up_sooner_where_a_machine_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waited for a lost machine did so for all its patience, ten minutes by default."""
+    monkeypatch.setattr("tfn_platform.map_table.LOST_POLL_SECONDS", 0.5)
+    monkeypatch.setattr("tfn_platform.map_table.LOST_PATIENCE_SECONDS", 3.0)
+    there = [{"one", "two"}, {"one", "two"}, {"one", "two", "three"}]
+    monkeypatch.setattr(
+        "tfn_platform.map_table._machines", lambda: there.pop(0) if there else {"one", "three"}
+    )
+    owner: Any = ray.remote(num_cpus=1)(Owner).remote()
+    with pytest.raises(ResourceError, match="a machine was lost, and nothing came for 3 seconds"):
+        next(_tables_from(owner, patience_seconds=600))
+    assert not there, "nothing is lost where one more has come"
+    assert_all_cpus_are_free()
+
+
+def test_what_is_not_free_again_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is gone is not waited for."""
+    monkeypatch.setattr("tfn_platform.map_table.FREE_AGAIN_SECONDS", 10.0)
+    assert _wait_until_free({"CPU": 1000.0, "GPU": 8.0}) == ""
+    taker: Any = ray.remote(num_cpus=1)(Sleeper).remote()
+    ray.get(taker.__call__.remote(sleeping(0)[0]))
+    assert "10 seconds later 1 CPU of what was free" in _wait_until_free({"CPU": 1000.0})
+    ray.kill(taker)
+    assert _wait_until_free({"CPU": 1000.0}) == ""
