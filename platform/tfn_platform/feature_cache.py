@@ -1,34 +1,17 @@
-"""Parts of a remote table kept on a local disk: fetched whole on first touch, then read from there.
-
-Any number of processes of a machine may share one cache: a part is fetched by one of them while the
-others wait, and checked by the hashes of its videos before anybody reads it. A part that finds no
-room is read remotely, a range a video: throwing out parts that the same epoch will come back to
-would fetch each of them many times.
-"""
+"""A folder of bounded size on a local disk for parts of remote tables, shared by processes."""
 
 import errno
 import fcntl
 import os
 import shutil
-import threading
-import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
-from tfn_platform.errors import TableError
-from tfn_platform.feature_table import iter_feature_file
-from tfn_platform.ranged_files import RangedFiles
-from tfn_platform.store import Store
-
-# One request fetches at most this much; a thread holds as much in memory.
-REQUEST_BYTES = 64 * 2**20
 LOCK_SUFFIX = ".lock"
 IN_USE_FILE = ".in_use"
+AHEAD_FILE = ".ahead"
 NO_ROOM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,7 +23,7 @@ class FeatureCache:
         folder: made where it is missing; may be shared by processes and data sets. It should hold
             nothing else.
         max_bytes: of all files in it. Data sets that no process uses make room for others.
-        num_threads: parts that a process fetches ahead at the same time.
+        num_threads: requests in which a process fetches ahead at the same time.
     """
 
     folder: Path
@@ -57,7 +40,7 @@ class FeatureCache:
     def locked(self) -> Iterator[None]:
         """Keep other processes and threads from adding or removing files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / LOCK_SUFFIX):
+        with locked(self.folder / LOCK_SUFFIX):
             yield
 
     def make_room(self, num_bytes: int) -> bool:
@@ -107,125 +90,7 @@ def _remove_unless_in_use(in_use: Path) -> int:
         return num_bytes
 
 
-class CachedFiles:
-    """Ranges of a remote store's files, through a cache; safe to use as `RangedFiles` is."""
-
-    is_local = False
-
-    def __init__(self, files: RangedFiles, cache: FeatureCache, *, key: str) -> None:
-        """Say whose files they are; other content under the same names needs another `key`."""
-        self._remote = files
-        self._cache = cache
-        self._key = key
-        self._begin()
-
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._folder = self._cache.folder.resolve() / self._key
-        self._local = RangedFiles(Store(str(self._folder)))
-        self._ahead: deque[str] = deque()
-        self._no_room: set[str] = set()
-        self._begin_use()
-
-    def __getstate__(self) -> dict[str, object]:
-        """Without threads and locks."""
-        return {"_remote": self._remote, "_cache": self._cache, "_key": self._key}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Start anew."""
-        self.__dict__.update(state)
-        self._begin()
-
-    @property
-    def store(self) -> Store:
-        """The remote store, with a file system that belongs to this process."""
-        return self._remote.store
-
-    def read_into(self, relative: str, target: memoryview, *, offset: int) -> None:
-        """Fill `target` (bytes) from a file's `offset` on; the whole file is fetched if need be.
-
-        Raises:
-            TableError: the file cannot be read, or ends before that.
-        """
-        files = self._local if self._fetch(relative) else self._remote
-        files.read_into(relative, target, offset=offset)
-
-    def prefetch(self, relatives: Sequence[str]) -> None:
-        """Fetch files in the background, in this order, in place of what was asked for before.
-
-        Files that found no room before are tried again.
-        """
-        if self._process != os.getpid():
-            self._begin()
-        self._no_room = set()
-        self._ahead = ahead = deque(name for name in relatives if not self._path(name).exists())
-        for _ in range(min(self._cache.num_threads, len(ahead))):
-            threading.Thread(target=self._fetch_ahead, args=[ahead], daemon=True).start()
-
-    def _fetch_ahead(self, names: deque[str]) -> None:
-        while names and names is self._ahead:
-            try:
-                self._fetch(names.popleft())
-            except (TableError, IndexError):
-                # Whoever reads that file meets the error again and is told; the rest may do.
-                continue
-
-    def _path(self, relative: str) -> Path:
-        return self._folder / relative
-
-    def _fetch(self, relative: str) -> bool:
-        """Have a file in the cache; False where there is no room for it."""
-        if self._process != os.getpid():
-            self._begin()
-        path = self._path(relative)
-        if path.exists():
-            return True
-        if relative in self._no_room:
-            return False
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_name(f"{path.name}{LOCK_SUFFIX}")):
-                if not path.exists():
-                    self._fetch_locked(relative, path)
-        except OSError as error:
-            if error.errno not in NO_ROOM_ERRORS:
-                uri = self.store.uri(relative)
-                raise TableError(f"{uri}: cannot be kept in the cache: {error}") from error
-            self._no_room.add(relative)
-        return path.exists()
-
-    def _fetch_locked(self, relative: str, path: Path) -> None:
-        num_bytes = self._remote.num_bytes(relative)
-        # A killed process leaves such a file; whoever fetches the part next takes it over.
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            with self._cache.locked():
-                partial.unlink(missing_ok=True)
-                if not self._cache.make_room(num_bytes):
-                    self._no_room.add(relative)
-                    return
-                with partial.open("wb") as stream:
-                    _reserve(stream.fileno(), num_bytes)  # counts from now on
-            with partial.open("r+b", buffering=0) as stream:
-                self._remote.copy_to(relative, stream, request_bytes=REQUEST_BYTES)
-            _check_part(partial, source=self.store.uri(relative))
-            with self._cache.locked():
-                partial.rename(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _begin_use(self) -> None:
-        """Take a lock, held as long as this object lives, that keeps the files from removal."""
-        with self._cache.locked():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / IN_USE_FILE
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            weakref.finalize(self, os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            os.utime(path)
-
-
-def _reserve(descriptor: int, num_bytes: int) -> None:
+def reserve(descriptor: int, num_bytes: int) -> None:
     """Make a file of so many bytes, with room taken on the disk where that can be done."""
     if hasattr(os, "posix_fallocate"):
         try:
@@ -237,22 +102,11 @@ def _reserve(descriptor: int, num_bytes: int) -> None:
     os.truncate(descriptor, num_bytes)
 
 
-def _check_part(path: Path, *, source: str) -> None:
-    """Raise TableError unless a fetched part holds what was written; loads it page by page."""
-    try:
-        with pa.memory_map(str(path)) as content:
-            data = memoryview(content.read_buffer())
-        for _ in iter_feature_file(data, source=source):
-            pass
-    # What a damaged footer says may lead anywhere.
-    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-        raise TableError(f"{source}: is damaged, or was on its way here: {error}") from error
-
-
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, mode: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock file, which is made where it is missing; `mode` is that of `flock`."""
     with path.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        fcntl.flock(stream, mode)
         try:
             yield
         finally:

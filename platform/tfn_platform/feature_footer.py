@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tfn_platform.ranged_files import GATE
 from tfn_platform.store import Store
 from tfn_platform.tables import FEATURES
 
+CENTER_BYTES = 8
 VIDEOS_KEY = b"tfn.feature_videos"
 
 
@@ -64,6 +66,60 @@ def stored_videos(parquet: pq.ParquetFile, *, source: str) -> list[StoredVideo]:
         offset = end - group.num_rows * clip_bytes
         stored.append(StoredVideo(video_id, number, group.num_rows, offset, content_hash))
     return stored
+
+
+@dataclass(frozen=True)
+class VideoExtent:
+    """What a file keeps of one video, in bytes from the file's begin.
+
+    Attributes:
+        begin: of the video's row group.
+        centers_begin: of its clips' instants, if they are plain, as `write_feature_file` has them.
+        values_begin: of its values.
+        dtype: of the values.
+        shape: T and F.
+        content_hash: as `VideoFeatures.content_hash`.
+    """
+
+    begin: int
+    centers_begin: int
+    values_begin: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, int]
+    content_hash: str
+
+    @property
+    def num_center_bytes(self) -> int:
+        """T float64."""
+        return self.shape[0] * CENTER_BYTES
+
+    @property
+    def num_value_bytes(self) -> int:
+        """T·F values."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+
+def video_extents(parquet: pq.ParquetFile, *, source: str) -> list[VideoExtent]:
+    """Where the videos of a file lie, in their order; raise as `stored_videos` does."""
+    values = parquet.schema_arrow.field("feature").type
+    dtype = np.dtype(values.value_type.to_pandas_dtype())
+    centers_column = FEATURES.schema.get_field_index("center_seconds")
+    extents = []
+    for video in stored_videos(parquet, source=source):
+        group = parquet.metadata.row_group(video.row_group)
+        first, centers = group.column(0), group.column(centers_column)
+        centers_end = centers.data_page_offset + centers.total_compressed_size
+        extents.append(
+            VideoExtent(
+                begin=first.dictionary_page_offset or first.data_page_offset,
+                centers_begin=centers_end - video.num_clips * CENTER_BYTES,
+                values_begin=video.offset,
+                dtype=dtype,
+                shape=(video.num_clips, values.list_size),
+                content_hash=video.content_hash,
+            )
+        )
+    return extents
 
 
 def bytes_per_clip(schema: pa.Schema) -> int:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tfn_platform.cached_files import CachedFiles
 from tfn_platform.errors import TableError
-from tfn_platform.feature_cache import CachedFiles, FeatureCache
+from tfn_platform.feature_cache import FeatureCache
 from tfn_platform.feature_footer import CenterReader, StoredVideo, stored_videos
 from tfn_platform.feature_table import Values, VideoFeatures, feature_part
 from tfn_platform.parquet import part_number
@@ -101,10 +102,9 @@ class FeatureReader:
         self.dtype = np.dtype(contract.value_type)
         self._index = _places(index)
         self._centers = CenterReader()
-        files = RangedFiles(folder.store)
-        self._files: RangedFiles | CachedFiles = files
-        if cache is not None and not files.is_local:
-            self._files = CachedFiles(files, cache, key=_hash_of_places(self._index))
+        self._files: RangedFiles | CachedFiles = RangedFiles(folder.store)
+        if cache is not None and not self._files.is_local:
+            self._files = CachedFiles(self._files, cache, key=_hash_of_places(self._index))
 
     def with_index(self, rows: pa.Table) -> "FeatureReader":
         """A reader of the videos in these rows of the index (`read_index`) alone: light to send."""
@@ -155,7 +155,8 @@ class FeatureReader:
     def prefetch(self, video_ids: Sequence[str]) -> None:
         """Begin to fetch the parts of these videos into the cache, in the order of the videos.
 
-        Returns at once; does nothing where there is no cache or nothing to fetch.
+        Returns at once; does nothing where there is no cache or nothing to fetch. Meanwhile nobody
+        waits for a part: a video that is not there yet is read by a range of its own.
         """
         if isinstance(self._files, CachedFiles):
             parts = dict.fromkeys(self._place(name)[0] for name in video_ids)
@@ -293,7 +294,6 @@ def _hash_of_places(index: dict[str, tuple[int, StoredVideo]]) -> str:
 
 def list_matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A fixed-size list column as an array [rows, F]."""
-    length = column.type.list_size
     flat = column.combine_chunks().flatten()
-    matrix: NDArray[np.float32] = flat.to_numpy(zero_copy_only=True).reshape(-1, length)
-    return matrix
+    matrix: NDArray[np.float32] = flat.to_numpy(zero_copy_only=True)
+    return matrix.reshape(-1, column.type.list_size)

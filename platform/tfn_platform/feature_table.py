@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,10 +62,15 @@ class VideoFeatures:
     @property
     def content_hash(self) -> str:
         """A hash of type, shape, values and times; the name is not part of it."""
-        digest = hashlib.sha256(f"{self.values.dtype}{self.values.shape}".encode())
+        digest = begin_content_hash(self.values.dtype, self.values.shape)
         digest.update(np.ascontiguousarray(self.values).data)
         digest.update(np.ascontiguousarray(self.center_seconds).data)
         return digest.hexdigest()[:HASH_LENGTH]
+
+
+def begin_content_hash(dtype: np.dtype[Any], shape: tuple[int, ...]) -> "hashlib._Hash":
+    """A video's content hash as far as it is known without the bytes of values and times."""
+    return hashlib.sha256(f"{dtype}{shape}".encode())
 
 
 def write_feature_part(

@@ -6,7 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -64,11 +64,14 @@ class ForkGate:
         """Start anew, as in the child of a fork."""
         self._changed = threading.Condition()
         self._running = 0
+        self._forks = 0
 
     @contextmanager
     def request(self) -> Iterator[None]:
         """Put off forks meanwhile."""
         with self._changed:
+            # Else a fork might wait as long as threads have something to fetch.
+            self._changed.wait_for(lambda: self._forks == 0)
             self._running += 1
         try:
             yield
@@ -80,10 +83,13 @@ class ForkGate:
     def close(self) -> None:
         """Wait for what is running and let nothing begin."""
         self._changed.acquire()
+        self._forks += 1
         self._changed.wait_for(lambda: self._running == 0)
 
     def open(self) -> None:
         """Let requests begin again."""
+        self._forks -= 1
+        self._changed.notify_all()
         self._changed.release()
 
 
@@ -106,10 +112,9 @@ class RemoteFile:
 
     def read_into(self, target: memoryview, *, offset: int) -> int:
         """Fill `target` from `offset` on; returns how many bytes there were."""
-        with GATE.request():
-            data = self._file.read_at(len(target), offset)
-        target[: len(data)] = data
-        return len(data)
+        # Straight into the target: `read_at` would fill memory of its own, to be copied.
+        with GATE.request(), self._file.get_stream(offset, len(target)) as stream:
+            return int(stream.readinto(target))
 
 
 class RangedFiles:
@@ -167,38 +172,6 @@ class RangedFiles:
                 f"{self._store.uri(relative)}: must hold {len(target)} bytes from byte {offset} "
                 f"on, got {count}; the file is cut off or another one"
             )
-
-    def copy_to(self, relative: str, target: BinaryIO, *, request_bytes: int) -> None:
-        """Copy a whole file of a remote store, at most `request_bytes` a request.
-
-        Raises:
-            TableError: the file cannot be read, or ends before its size.
-            OSError: the target cannot be written.
-        """
-        for piece in self._pieces(relative, request_bytes=request_bytes):
-            # A file without a buffer may take less than it is given, as on a disk that is full.
-            while piece:
-                piece = piece[target.write(piece) :]
-
-    def _pieces(self, relative: str, *, request_bytes: int) -> Iterator[memoryview]:
-        """A file's content in order; each piece holds until the next is asked for."""
-        store = self.store
-        try:
-            with GATE.request():
-                stream = store.filesystem.open_input_file(store.path(relative))
-            left = stream.size()
-            # One buffer for all requests: memory that is new to the process costs more than the
-            # copy out of it.
-            buffer = memoryview(bytearray(min(request_bytes, left)))
-            while left:
-                with GATE.request():
-                    count = stream.readinto(buffer[: min(request_bytes, left)])
-                if count == 0:
-                    raise TableError(f"{store.uri(relative)}: ends {left} bytes before its size")
-                left -= count
-                yield buffer[:count]
-        except (OSError, pa.ArrowException) as error:
-            raise TableError(f"{store.uri(relative)}: cannot be read: {error}") from error
 
     def num_bytes(self, relative: str) -> int:
         """The size of a file; raise TableError if it cannot be opened."""

@@ -6,6 +6,7 @@ array without a copy. Its files and our parts are written before anything is tim
 """
 
 import io
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,10 @@ from tfn_platform.tables import FeatureContract
 
 VIDEOS_PER_PART = 64
 AHEAD_THREADS = 4
+# As many as REFERENCE trains a member for.
+TRAINING_EPOCHS = 9
+# An epoch from the page cache is over in no time, and any other process's turn would show in it.
+LOCAL_REPEATS = 9
 ValueType = Literal["float16", "float32"]
 
 
@@ -141,12 +146,17 @@ def _figures(
     one = [median(column) for column in zip(*singles, strict=True)]
     yield Figure(f"{where}: one video at random", *one, goal=goal, note=note)
     order = [names[position] for position in rng.permutation(len(names))]
+    epochs = LOCAL_REPEATS * repeats if where == "local" else repeats
     times = in_turns(
-        lambda: [load(name) for name in order],
-        lambda: [reader.read(name) for name in order],
-        repeats=repeats,
+        lambda: _epoch(load, order), lambda: _epoch(reader.read, order), repeats=epochs
     )
     yield Figure(f"{where}: shuffled epoch, no cache", *times, goal=goal, note=note)
+
+
+def _epoch(read: Callable[[str], object], order: list[str]) -> None:
+    """Read each video and let it go, as a training does: keeping all measures new memory alone."""
+    for name in order:
+        read(name)
 
 
 class NpyBucket:
@@ -176,19 +186,16 @@ def s3_figures(bucket: str, cache: Path, *, repeats: int) -> Iterator[Figure]:
     yield from _figures(
         "S3", names, load=npy.load, reader=reader, repeats=repeats, note=note, goal=1.0
     )
+    sides = _Bucket(npy, folder, cache)
     orders = _orders(names, repeats)
-    cold = [
-        _epoch_figure(npy, folder, order, cache / str(number), threads=threads, what="first")
-        for number, (order, threads) in enumerate(
-            (o, t) for t in (1, AHEAD_THREADS) for o in orders
-        )
-    ]
-    for figures in (cold[: len(orders)], cold[len(orders) :]):
-        yield _median_figure(figures)
-    warm = [
-        _epoch_figure(npy, folder, order, cache / "0", threads=1, what="later") for order in orders
-    ]
-    yield _median_figure(warm)
+    for threads in (1, AHEAD_THREADS):
+        yield _median_figure([sides.figure([order], threads, "first") for order in orders])
+    filled = sides.new_cache()
+    sides.read_ours(orders[:1], filled, threads=1)
+    later = [sides.figure([order], 1, "later", cache=filled) for order in orders]
+    yield _median_figure(later)
+    for threads in (1, AHEAD_THREADS):
+        yield sides.figure(_orders(names, TRAINING_EPOCHS), threads, "training")
 
 
 def _orders(names: list[str], repeats: int) -> list[list[str]]:
@@ -196,33 +203,56 @@ def _orders(names: list[str], repeats: int) -> list[list[str]]:
     return [[names[position] for position in rng.permutation(len(names))] for _ in range(repeats)]
 
 
-def _epoch_figure(
-    npy_bucket: NpyBucket,
-    folder: StageFolder,
-    order: list[str],
-    cache: Path,
-    *,
-    threads: int,
-    what: str,
-) -> Figure:
-    """One epoch; with several threads both sides fetch with as many."""
+WHAT = {
+    "first": "first shuffled epoch, cache empty",
+    "later": "later shuffled epoch, local cache",
+    "training": f"{TRAINING_EPOCHS} shuffled epochs, cache empty",
+}
 
-    def npy() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(npy_bucket.load, order):
-                pass
 
-    def ours() -> None:
-        held = FeatureCache(cache, max_bytes=2**40, num_threads=threads)
-        reader = FeatureReader(folder, cache=held)
-        if threads > 1:
-            reader.prefetch(order)
-        for name in order:
-            reader.read(name)
+class _Bucket:
+    """Epochs of both sides over S3, ours through caches in one folder."""
 
-    times = in_turns(npy, ours, repeats=1)
-    name = f"S3: {what} shuffled epoch, local cache, {threads} thread{'s' * (threads > 1)}"
-    return Figure(name, *times, goal=3.0, note="one GET an object, as many threads")
+    def __init__(self, npy: NpyBucket, folder: StageFolder, caches: Path) -> None:
+        self._npy, self._folder, self._caches = npy, folder, caches
+        self._num_caches = 0
+
+    def new_cache(self) -> Path:
+        """An empty folder; the one before is thrown away."""
+        shutil.rmtree(self._caches, ignore_errors=True)
+        self._num_caches += 1
+        return self._caches / str(self._num_caches)
+
+    def read_npy(self, orders: list[list[str]], *, threads: int) -> None:
+        """Epochs, `threads` requests at a time."""
+        for order in orders:
+            with ThreadPoolExecutor(threads) as pool:
+                for _ in pool.map(self._npy.load, order):
+                    pass
+
+    def read_ours(self, orders: list[list[str]], cache: Path, *, threads: int) -> None:
+        """Epochs by one reader, `threads` requests at a time with the reader's own."""
+        ahead = threads - 1
+        held = FeatureCache(cache, max_bytes=2**40, num_threads=max(1, ahead))
+        reader = FeatureReader(self._folder, cache=held)
+        for order in orders:
+            if ahead:
+                reader.prefetch(order)
+            _epoch(reader.read, order)
+
+    def figure(
+        self, orders: list[list[str]], threads: int, what: str, *, cache: Path | None = None
+    ) -> Figure:
+        """Epochs in these orders; in an empty cache where none is given."""
+        folder = cache or self.new_cache()
+        times = in_turns(
+            lambda: self.read_npy(orders, threads=threads),
+            lambda: self.read_ours(orders, folder, threads=threads),
+            repeats=1,
+        )
+        name = f"S3: {WHAT[what]}, {threads} thread{'s' * (threads > 1)}"
+        note = "one GET an object, as many threads, anew each epoch"
+        return Figure(name, *times, goal=3.0, note=note)
 
 
 def _median_figure(figures: list[Figure]) -> Figure:

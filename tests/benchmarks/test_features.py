@@ -16,6 +16,6 @@ def test_the_command(repository: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "figures.json").read_text())
-    assert len(content["figures"]) == 7 and len(content["compression"]) == 4
+    assert len(content["figures"]) == 9 and len(content["compression"]) == 4
     assert all(figure["ratio"] > 0 for figure in content["figures"])
-    assert "later shuffled epoch" in done.stdout
+    assert "later shuffled epoch" in done.stdout and "9 shuffled epochs" in done.stdout

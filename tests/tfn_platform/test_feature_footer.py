@@ -19,6 +19,7 @@ from tfn_platform.feature_footer import (
     CenterReader,
     bytes_per_clip,
     stored_videos,
+    video_extents,
 )
 from tfn_platform.feature_table import feature_part, write_feature_file
 from tfn_platform.ranged_files import GATE
@@ -49,6 +50,17 @@ def test_every_video_lies_where_the_footer_says(store: Store, value_type: Any) -
         assert (place.row_group, place.num_clips) == (number, len(video.values))
         assert place.content_hash == video.content_hash
     assert bytes_per_clip(parquet.schema_arrow) == DIM * np.dtype(value_type).itemsize
+    extents = video_extents(parquet, source="x")
+    begins = [0, *(extent.begin for extent in extents), len(data)]
+    assert begins == sorted(begins)
+    for number, (extent, video) in enumerate(zip(extents, videos, strict=True)):
+        begin, end = extent.values_begin, extent.values_begin + extent.num_value_bytes
+        assert data[begin:end] == video.values.tobytes()
+        assert extent.begin < extent.centers_begin < begin < end <= begins[number + 2]
+        begin = extent.centers_begin
+        assert data[begin : begin + extent.num_center_bytes] == video.center_seconds.tobytes()
+        assert (extent.dtype, extent.shape) == (video.values.dtype, video.values.shape)
+        assert extent.content_hash == video.content_hash
 
 
 @pytest.mark.parametrize(

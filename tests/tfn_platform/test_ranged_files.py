@@ -1,9 +1,9 @@
 """Ranges of files: from threads, in forked processes, with few files open, and what is cut off."""
 
-import errno
-import io
 import multiprocessing
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from tests.s3_server import s3_endpoint, s3_root
 from tfn_platform import ranged_files
 from tfn_platform.errors import TableError
-from tfn_platform.ranged_files import RangedFiles
+from tfn_platform.ranged_files import ForkGate, RangedFiles, RemoteFile
 from tfn_platform.store import Store
 
 __all__ = ["s3_endpoint", "s3_root"]
@@ -105,41 +105,43 @@ def test_what_is_not_there_is_refused(store: Store) -> None:
         RangedFiles(store, max_open=0)
 
 
-class _Disk(io.BytesIO):
-    """Takes at most seven bytes at once, as an unbuffered file may, and only so many at all."""
+def test_a_fork_waits_for_requests_that_run_and_for_no_others() -> None:
+    """With requests in several threads, one of which always ran, a fork waited for the last."""
+    gate = ForkGate()
+    may_end, done, forked = threading.Event(), threading.Event(), threading.Event()
 
-    room = 10**6
+    def requests(number: int) -> None:
+        while not done.is_set():
+            with gate.request():
+                assert may_end.wait(30) and not forked.is_set()
+                time.sleep(0.002 + 0.001 * number)
 
-    def write(self, data: memoryview) -> int:  # type: ignore[override]
-        if self.tell() == self.room:
-            raise OSError(errno.ENOSPC, "no space left")
-        return super().write(data[: min(7, self.room - self.tell())])
+    threads = [threading.Thread(target=requests, args=[number]) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    may_end.set()
+    timer = threading.Timer(20, done.set)
+    timer.start()
+    for _ in range(5):
+        begin = time.monotonic()
+        gate.close()
+        forked.set()
+        assert gate._running == 0 and time.monotonic() - begin < 5
+        time.sleep(0.02)
+        forked.clear()
+        gate.open()
+    done.set()
+    timer.cancel()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
-def test_a_copy_is_whole_though_the_disk_takes_little_at_once(s3_root: str) -> None:
-    """What a write did not take was left out without a word."""
-    store, target = Store.open(s3_root), _Disk()
-    store.write_bytes("file", content(0))
-    RangedFiles(store).copy_to("file", target, request_bytes=300)
-    assert target.getvalue() == content(0)
-    target = _Disk()
-    target.room = 500
-    with pytest.raises(OSError, match="no space left"):
-        RangedFiles(store).copy_to("file", target, request_bytes=300)
-
-
-def test_a_file_that_ends_early_is_refused(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was asked for its rest for ever."""
-
-    class Short(io.BytesIO):
-        def size(self) -> int:
-            return SIZE
-
-    files = RangedFiles(Store.open(s3_root))
-    monkeypatch.setattr(
-        ranged_files.Store,
-        "filesystem",
-        SimpleNamespace(open_input_file=lambda _: Short(content(0)[:900])),
-    )
-    with pytest.raises(TableError, match="file: ends 100 bytes before its size"):
-        files.copy_to("file", io.BytesIO(), request_bytes=300)
+def test_a_remote_range_goes_straight_to_its_target(s3_root: str) -> None:
+    """It was read into memory of its own first, which costs more than the copy out of it."""
+    store = Store.open(s3_root)
+    store.write_bytes("file0", content(0))
+    file, target = RemoteFile(store, "file0"), bytearray(500)
+    file._file = SimpleNamespace(get_stream=file._file.get_stream)
+    assert file.read_into(memoryview(target), offset=300) == 500
+    assert target == content(0)[300:800]
