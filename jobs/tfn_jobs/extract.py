@@ -4,15 +4,16 @@ Everything that is finished survives whatever happens: the driver keeps it in pa
 and the same job again does the videos that are missing. Actors and machines may die meanwhile.
 """
 
-import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfn_jobs.backbone_actor import BackboneActor
 from tfn_jobs.backbones import read_network_config
@@ -62,11 +63,11 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
         StageError: more videos are in quarantine than the share allows, or none has features.
         ResourceError: the cluster was lost before it finished a single further video.
     """
-    videos, _ = read_table(job.prepared, VIDEOS)
-    unusable, _ = read_table(job.prepared, QUARANTINE)
+    num_before = read_table(job.prepared, QUARANTINE)[0].num_rows
     contract = feature_contract(job)
     plan = plan_parts(
-        videos,
+        # Not kept: the plan has what is needed of it.
+        read_table(job.prepared, VIDEOS)[0],
         stride_seconds=contract.clip_seconds,
         bytes_per_clip=contract.feature_dim * np.dtype(contract.value_type).itemsize,
     )
@@ -79,7 +80,7 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
         journal_seconds=job.spec.extraction.journal_seconds,
     )
     limit = QuarantineLimit(
-        job.max_quarantined_share, num_before=unusable.num_rows, num_videos=videos.num_rows
+        job.max_quarantined_share, num_before=num_before, num_videos=parts.num_videos
     )
     limit.check(parts.quarantined)
     _check_resources(job)
@@ -90,7 +91,7 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
         report.sum_up()
     num_videos = write_index(job.folder)
     if num_videos == 0:
-        raise StageError(f"{job.folder.uri}: none of {videos.num_rows} videos could be decoded")
+        raise StageError(f"{job.folder.uri}: none of {parts.num_videos} videos could be decoded")
     _check_complete(job, parts, num_videos)
     parts.close()
     return {
@@ -102,8 +103,9 @@ def extract(job: ExtractJob) -> dict[str, int | str]:
 
 def _check_complete(job: ExtractJob, parts: FeatureParts, num_videos: int) -> None:
     """Every video has features or is in quarantine, and no other one has."""
-    named = set(read_index(job.folder)["video_id"].to_pylist())
-    if parts.video_ids >= named and num_videos + parts.quarantined.total() == (parts.num_videos):
+    named = read_index(job.folder)["video_id"]
+    is_known = pc.all(pc.is_in(named, value_set=parts.video_ids.combine_chunks())).as_py()
+    if is_known and num_videos + parts.quarantined.total() == parts.num_videos:
         return
     raise StageError(
         f"{job.folder.uri}: of {parts.num_videos} videos {num_videos} have features and "
@@ -124,17 +126,17 @@ def _make(
         while todo.num_rows:
             loss: TfnError = StageError(f"{job.folder.uri}: some videos did not come back")
             try:
-                for rows in _stream(job, todo, only_single=num_fruitless > 0):
-                    bar.update(parts.add(rows))
-                    report.warn()
-                    limit.check(parts.quarantined)
+                # Closed at once, whatever happens here: its actors hold all the CPUs.
+                with closing(_stream(job, todo, only_single=num_fruitless > 0)) as made:
+                    for rows in made:
+                        bar.update(parts.add(rows))
+                        report.warn()
+                        limit.check(parts.quarantined)
             except ResourceError as error:
-                # Without its traceback, which would keep the lost round's actors, and their CPUs.
-                loss = ResourceError(str(error))
+                loss = error
             finally:
                 parts.flush()
             parts.forget_unfinished()
-            gc.collect()
             before, todo = todo.num_rows, parts.todo()
             num_fruitless = num_fruitless + 1 if todo.num_rows == before else 0
             if num_fruitless == MAX_FRUITLESS_ROUNDS:
@@ -144,7 +146,9 @@ def _make(
             time.sleep(num_fruitless * SECONDS_AFTER_FRUITLESS)
 
 
-def _stream(job: ExtractJob, todo: pa.Table, *, only_single: bool) -> Iterator[pa.Table]:
+def _stream(
+    job: ExtractJob, todo: pa.Table, *, only_single: bool
+) -> Generator[pa.Table, None, None]:
     """One round, on the cluster as it is now."""
     actors = _actors(job, _pools(job))
     return stream_through(

@@ -6,7 +6,7 @@ and twice; a part's bytes depend on neither, nor on how often the extraction was
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -103,13 +103,15 @@ class FeatureParts:
         return int(self._plan.videos.num_rows)
 
     @property
-    def video_ids(self) -> set[str]:
+    def video_ids(self) -> pa.ChunkedArray:
         """The names of all videos."""
-        return set(self._plan.videos["video_id"].to_pylist())
+        return self._plan.videos["video_id"]
 
     def todo(self) -> pa.Table:
         """Rows ``video_id``, ``uri``, ``part`` of the videos that are not over."""
         videos = self._plan.videos
+        if not self._made and not self._open:
+            return videos  # without a copy
         made = np.isin(videos["part"].to_numpy(), list(self._made))
         videos = videos.filter(pa.array(~made))
         over = pa.array([v for part in self._open.values() for v in part.over], pa.string())
@@ -166,18 +168,16 @@ class FeatureParts:
     def _take_up(self) -> None:
         """Go on where earlier runs were interrupted; what was transient is tried once more."""
         made = self._parts.look()
-        reopened = {n for n, outcomes in made.items() if any(o.is_transient for o in outcomes)}
-        self._made = set(made) - reopened
+        reopened = {n for n, reasons in made.items() if _has_transient(reasons)}
+        self._made = made.keys() - reopened
         for number in self._made:
-            self.quarantined.update(o.reason for o in made[number] if not o.num_clips)
+            self.quarantined.update(made[number])
         for number in sorted({*reopened, *self._journal.parts}):
             if number in self._made or number >= len(self._plan.sizes):
                 self._journal.drop(number)
                 continue
-            outcomes = best_outcomes([*made.get(number, []), *self._journal.outcomes(number)])
             part = self._open[number] = _OpenPart(set(), is_reopened=number in reopened)
-            for video_id in self._plan.video_ids(number) & outcomes.keys():
-                outcome = outcomes[video_id]
+            for video_id, outcome in self._outcomes(number, part).items():
                 if outcome.is_transient:
                     self._earlier_attempts[video_id] = outcome.attempts
                     continue
@@ -238,7 +238,7 @@ class FeatureParts:
         """What became of a part's videos, in earlier runs and in this one."""
         earlier = self._parts.outcomes(number) if part.is_reopened else []
         merged = best_outcomes([*earlier, *self._journal.outcomes(number), *part.outcomes])
-        return {v: outcome for v, outcome in merged.items() if v in self._plan.video_ids(number)}
+        return {v: merged[v] for v in self._plan.video_ids(number) & merged.keys()}
 
     def _leave_to_other_driver(self, number: int, missing: set[str]) -> None:
         """Fragments are gone: another driver has made the part, or is about to lose it again."""
@@ -256,6 +256,10 @@ class FeatureParts:
             more = [self._grid.center_seconds(clip) for clip in range(known, num_clips)]
             self._centers = np.concatenate([self._centers, more])
         return self._centers[:num_clips]
+
+
+def _has_transient(reasons: Iterable[str]) -> bool:
+    return any(QuarantineReason(reason).is_transient for reason in reasons)
 
 
 def _not_finite(values: NDArray[np.generic]) -> str:

@@ -1,5 +1,6 @@
 """Parts of FEATURES with their QUARANTINE and DAMAGED: written whole, read back on a later run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,10 +46,11 @@ class MadeParts:
         self._contract = contract
         self._plan = plan
 
-    def look(self) -> dict[int, list[Outcome]]:
-        """What became of the videos of each part that is there and holds what the plan says.
+    def look(self) -> dict[int, Counter[str]]:
+        """The parts that are there and hold what the plan says; why how many are of no use.
 
-        A part of other videos does not count: VIDEOS were made again meanwhile.
+        A part of other videos does not count: VIDEOS were made again meanwhile. No more than the
+        reasons is kept of a part: an object a video would be hundreds of bytes a video.
 
         Raises:
             StageError: a part was made in another way, such as by another decoder's version.
@@ -56,12 +58,8 @@ class MadeParts:
         names = self._folder.store.list_files(self._folder.table(FEATURES.name.lower()))
         numbers = [n for n in map(part_number, names) if n < len(self._plan.sizes)]
         with ThreadPoolExecutor(NUM_THREADS) as pool:  # in an object store, a file is a round trip
-            found = dict(zip(numbers, pool.map(self.outcomes, numbers), strict=True))
-        return {
-            number: outcomes
-            for number, outcomes in found.items()
-            if {o.video_id for o in outcomes} == self._plan.video_ids(number)
-        }
+            found = zip(numbers, pool.map(self._reasons, numbers), strict=True)
+            return {number: reasons for number, reasons in found if reasons is not None}
 
     def exists(self, number: int) -> bool:
         """Whether a part is there now."""
@@ -107,6 +105,13 @@ class MadeParts:
                 length = lengths.get(row["video_id"], 0)
                 outcomes[row["video_id"]] = Outcome(num_clips=length, **row)
         return list(outcomes.values())
+
+    def _reasons(self, number: int) -> Counter[str] | None:
+        """Why videos of a part are of no use; None if it is a part of other videos."""
+        outcomes = self.outcomes(number)
+        if {o.video_id for o in outcomes} != self._plan.video_ids(number):
+            return None
+        return Counter(o.reason for o in outcomes if not o.num_clips)
 
     def _check_contract(self, made_by: FeatureContract | None, *, source: str) -> None:
         """Two ways must not meet in one table."""

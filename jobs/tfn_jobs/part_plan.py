@@ -1,9 +1,11 @@
 """Which videos share a part of FEATURES: decided beforehand, so that no accident changes it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 MAX_PART_VIDEOS = 64
@@ -30,8 +32,13 @@ class PartPlan:
 
     def video_ids(self, part: int) -> set[str]:
         """The names of a part's videos."""
-        begin = int(self.sizes[:part].sum())
-        return set(self.videos["video_id"].slice(begin, int(self.sizes[part])).to_pylist())
+        begin, end = int(self._ends[part] - self.sizes[part]), int(self._ends[part])
+        return set(self.videos["video_id"][begin:end].to_pylist())
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """The row after each part's last one."""
+        return np.cumsum(self.sizes)
 
 
 def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) -> PartPlan:
@@ -42,7 +49,7 @@ def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) 
         stride_seconds: from one clip to the next.
         bytes_per_clip: of a feature.
     """
-    ordered = videos.select(["video_id", "uri", "duration_seconds"]).sort_by("video_id")
+    ordered = _by_name(videos.select(["video_id", "uri", "duration_seconds"]))
     clips = np.maximum(1, ordered["duration_seconds"].to_numpy() / stride_seconds)
     parts = np.empty(len(clips), np.int32)
     part = count = 0
@@ -55,6 +62,13 @@ def plan_parts(videos: pa.Table, *, stride_seconds: float, bytes_per_clip: int) 
         num_bytes += video_bytes
     planned = ordered.drop_columns(["duration_seconds"]).append_column("part", pa.array(parts))
     return PartPlan(planned, np.bincount(parts))
+
+
+def _by_name(videos: pa.Table) -> pa.Table:
+    """The rows in the order of their names, in which `prepare` has them: then it takes no copy."""
+    names = videos["video_id"]
+    is_sorted = pc.all(pc.less_equal(names[:-1], names[1:]), min_count=0).as_py()
+    return videos if is_sorted else videos.sort_by("video_id")
 
 
 def work_shares(todo: pa.Table, *, num_actors: int, only_single: bool = False) -> list[pa.Table]:

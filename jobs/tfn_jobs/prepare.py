@@ -75,6 +75,21 @@ def prepare(job: PrepareJob) -> dict[str, int]:
     if job.location.listing.num_passed_over:
         say(f"passed over: {job.location.listing.num_passed_over} files without a video's ending")
     journal = ProbeJournal(job.stage, job.folder)
+    _look_into_rest(job, listed, journal)
+    probed = journal.rows()
+    unusable = probed.filter(pc.not_equal(probed["reason"], ""))
+    num_usable = probed.num_rows - unusable.num_rows
+    _write(job, VIDEOS, probed.filter(pc.equal(probed["reason"], "")))
+    stages = pa.array([job.stage.name] * unusable.num_rows, pa.string())
+    _write(job, QUARANTINE, unusable.append_column("stage", stages))
+    _write(job, ANNOTATIONS, _segments(annotated or []))
+    _check_share(job, unusable, num_videos=probed.num_rows)
+    journal.delete()
+    return {"videos": num_usable, "quarantined": unusable.num_rows}
+
+
+def _look_into_rest(job: PrepareJob, listed: pa.Table, journal: ProbeJournal) -> None:
+    """Put into the journal what is not known of the listed videos yet."""
     todo = journal.without_known(listed)
     done = listed.num_rows - todo.num_rows
     try:
@@ -86,16 +101,6 @@ def prepare(job: PrepareJob) -> dict[str, int]:
                 bar.update()
     finally:
         journal.flush()
-    probed = journal.rows()
-    is_usable = pc.equal(probed["reason"], "")
-    usable, unusable = probed.filter(is_usable), probed.filter(pc.invert(is_usable))
-    _write(job, VIDEOS, usable)
-    stages = pa.array([job.stage.name] * unusable.num_rows, pa.string())
-    _write(job, QUARANTINE, unusable.append_column("stage", stages))
-    _write(job, ANNOTATIONS, _segments(annotated or []))
-    _check_share(job, unusable, num_videos=probed.num_rows)
-    journal.delete()
-    return {"videos": usable.num_rows, "quarantined": unusable.num_rows}
 
 
 def _annotated(job: PrepareJob) -> list[AnnotatedVideo] | None:
@@ -112,10 +117,11 @@ def _annotated(job: PrepareJob) -> list[AnnotatedVideo] | None:
 
 def _rows_to_probe(listed: pa.Table, former_attempts: dict[str, int]) -> pa.Table:
     places = listed.select(["video_id", "uri", "subset"])
-    attempts = [former_attempts.get(video_id, 0) for video_id in places["video_id"].to_pylist()]
+    tried = pc.index_in(places["video_id"], pa.array(former_attempts.keys(), pa.string()))
+    attempts = pc.fill_null(pa.array(former_attempts.values(), pa.int64()).take(tried), 0)
     expected_seconds = pc.fill_null(listed["expected_seconds"], 0.0)
     return places.append_column("expected_seconds", expected_seconds).append_column(
-        "former_attempts", pa.array(attempts, pa.int64())
+        "former_attempts", attempts
     )
 
 

@@ -58,11 +58,17 @@ class ProbeJournal:
         rows = rows.sort_by([("video_id", "ascending"), ("reason", "ascending")])
         ids = rows["video_id"].combine_chunks()
         is_first = pc.not_equal(ids[1:], ids[:-1])
-        return rows.filter(pa.concat_arrays([pa.array([True][: len(ids)], pa.bool_()), is_first]))
+        if not pc.all(is_first, min_count=0).as_py():
+            rows = rows.filter(pa.concat_arrays([pa.array([True]), is_first]))
+        self._tables = [rows]  # in place of the same rows, so that there are no two of each
+        return rows
 
     def without_known(self, listed: pa.Table) -> pa.Table:
         """The listed videos that have no row yet."""
-        known = pc.is_in(listed["video_id"], value_set=self.rows()["video_id"].combine_chunks())
+        rows = self.rows()
+        if not rows.num_rows:
+            return listed  # without a copy
+        known = pc.is_in(listed["video_id"], value_set=rows["video_id"].combine_chunks())
         return listed.filter(pc.invert(known))
 
     def add(self, row: Mapping[str, Any]) -> None:

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 
 from tfn_jobs.glob_pattern import glob_filter, is_glob, split_glob
 from tfn_jobs.video_files import file_sizes, is_folder, local_path, safe_uri, walk
-from tfn_jobs.video_manifest import MANIFEST_SUFFIXES, read_manifest
+from tfn_jobs.video_manifest import MANIFEST_SUFFIXES, ROWS_PER_BATCH, map_texts, read_manifest
 from tfn_platform.errors import DataError
 from tfn_platform.local_walk import FoundFile
 
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".avi", ".webm", ".mov", ".gif", ".mpg", ".mpeg", ".ts", ".flv"}
 VIDEO_SUFFIXES |= {".m4v", ".mts", ".m2ts", ".wmv", ".3gp", ".ogv", ".vob"}
 NO_SUBSET = "all"
-ROWS_PER_BATCH = 1 << 16
 
 LISTED = pa.schema(
     [
@@ -43,12 +42,16 @@ class VideoListing:
     """What was found: `rows` in the schema LISTED, and how many files were passed over."""
 
     rows: pa.Table
+    """In the order of their ids."""
     num_passed_over: int
     """Files of folders whose names are hidden or lack a video's ending."""
 
     def check_unique(self) -> None:
         """Refuse a video_id that two files have; DataError names both and says what would do."""
-        counts = self.rows["video_id"].value_counts()
+        ids = self.rows["video_id"]
+        if not pc.any(pc.equal(ids[1:], ids[:-1])).as_py():
+            return  # counting takes far more memory
+        counts = ids.value_counts()
         twice = counts.filter(pc.greater(counts.field("counts"), 1))
         if not len(twice):
             return
@@ -136,7 +139,7 @@ def _of_glob(pattern: str) -> pa.Table:
 def _of_files(uris: list[str]) -> pa.Table:
     """Files that were named one by one, whatever their ending; each is known by its stem."""
     places = pa.chunked_array([pa.array(uris, pa.string())])
-    return _table(_stems(places), places, file_sizes(uris))
+    return _table(map_texts(places, _stem), places, _sizes(places))
 
 
 def _of_manifest(source: str) -> pa.Table:
@@ -144,30 +147,38 @@ def _of_manifest(source: str) -> pa.Table:
     rows = read_manifest(source)
     given = dict(zip(rows.schema.names, rows.columns, strict=True))
     uris = given["uri"]
-    sizes = file_sizes(uris.to_pylist())
+    sizes = _sizes(uris)
     subsets = pc.fill_null(given["subset"], NO_SUBSET) if "subset" in given else None
-    ids = given.get("video_id", _stems(uris))
+    ids = given["video_id"] if "video_id" in given else map_texts(uris, _stem)
     return _table(ids, uris, sizes, subsets=subsets, seconds=given.get("duration_seconds"))
 
 
 def _table(
-    ids: Any, uris: Any, sizes: list[int | None], *, subsets: Any = None, seconds: Any = None
+    ids: Any, uris: Any, sizes: Any, *, subsets: Any = None, seconds: Any = None
 ) -> pa.Table:
     """Columns in the schema LISTED; what is not known is filled in."""
     subsets = pa.repeat(NO_SUBSET, len(sizes)) if subsets is None else subsets
     seconds = pa.nulls(len(sizes), pa.float64()) if seconds is None else seconds
-    columns = [ids, uris, subsets, pa.array(sizes, pa.int64()), seconds]
-    return pa.table(columns, schema=LISTED)
+    return pa.table([ids, uris, subsets, sizes, seconds], schema=LISTED)
 
 
-def _stems(uris: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The last part of each, decoded if it is an address, less its ending."""
-    return pa.chunked_array(
-        [pa.array(map(_stem, chunk.to_pylist()), pa.string()) for chunk in uris.chunks], pa.string()
-    )
+def _sizes(uris: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Bytes of each file; null for what is not there or no regular file.
+
+    Some at a time, as in `map_texts`; but all at once where some lie in an object store, whose
+    folders are then listed once for all of their files.
+    """
+    is_remote = pc.any(pc.match_substring(uris, "://")).as_py()
+    at_once = len(uris) if is_remote else ROWS_PER_BATCH
+    sizes = [
+        pa.array(file_sizes(uris.slice(begin, at_once).to_pylist()), pa.int64())
+        for begin in range(0, len(uris), at_once)
+    ]
+    return pa.chunked_array(sizes, pa.int64())
 
 
 def _stem(uri: str) -> str:
+    """The last part of a place, decoded if it is an address, less its ending."""
     name = uri.rpartition("/")[2]
     return splitext(unquote(name) if "://" in uri else name)[0]
 

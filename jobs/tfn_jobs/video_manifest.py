@@ -1,6 +1,7 @@
 """Manifests: a .csv or .parquet table of videos, read in columns."""
 
 import os
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ from tfn_platform.errors import DataError
 
 MANIFEST_SUFFIXES = {".csv", ".parquet"}
 PLACES = ("uri", "path")
+ROWS_PER_BATCH = 1 << 16
 # Read as text whatever they look like: the id 007 is not 7.
 COLUMNS = {
     "uri": pa.string(),
@@ -56,6 +58,13 @@ def read_manifest(source: str) -> pa.Table:
         rows = rows.set_column(at, "subset", pc.if_else(_is_empty(subset), None, subset))
     column = rows.schema.get_field_index(places[0])
     return rows.set_column(column, "uri", _absolute(rows[places[0]], source.rpartition("/")[0]))
+
+
+def map_texts(texts: pa.ChunkedArray, function: Callable[[str], str]) -> pa.ChunkedArray:
+    """Apply a function to each text, never to so many that Python's strings fill the memory."""
+    batches = pa.table([texts], ["text"]).to_batches(max_chunksize=ROWS_PER_BATCH)
+    mapped = [pa.array(map(function, batch["text"].to_pylist()), pa.string()) for batch in batches]
+    return pa.chunked_array(mapped, pa.string())
 
 
 def _read_columns(source: str) -> pa.Table:
@@ -106,11 +115,7 @@ def _refuse(
 
 def _absolute(places: pa.ChunkedArray, folder: str) -> pa.ChunkedArray:
     """Addresses that mean the same wherever they are read."""
-    chunks = [
-        pa.array([_absolute_one(place, folder) for place in chunk.to_pylist()], pa.string())
-        for chunk in places.chunks
-    ]
-    return pa.chunked_array(chunks, pa.string())
+    return map_texts(places, lambda place: _absolute_one(place, folder))
 
 
 def _absolute_one(place: str, folder: str) -> str:

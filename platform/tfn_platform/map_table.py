@@ -82,7 +82,7 @@ def map_rows(
         ends = [len(rows) * (task + 1) // num_tasks for task in range(num_tasks)]
         begins = [0, *ends[:-1]]
         slices = [rows.slice(b, e - b) for b, e in zip(begins, ends, strict=True)]
-        dataset = ray.data.from_arrow(slices)
+        dataset = ray.data.from_blocks(slices)
     else:
         dataset = ray.data.from_items(list(rows), override_num_blocks=num_tasks)
     for table in _tables_of(dataset.map(function, num_cpus=num_cpus)):
@@ -241,7 +241,8 @@ class _StreamOwner:
         patience_seconds: float,
     ) -> None:
         _configure(preserve_order=False, block_bytes=block_bytes, patience_seconds=patience_seconds)
-        dataset: Dataset = ray.data.from_arrow(tables)
+        # from_arrow would start a task for each of them, only to learn its schema.
+        dataset: Dataset = ray.data.from_blocks(tables)
         for stage in stages:
             dataset = dataset.map_batches(
                 stage.actor,

@@ -204,6 +204,25 @@ def test_what_is_journaled_is_not_done_again(store: Store) -> None:
     assert again.quarantined == {"truncated": 1}
 
 
+def test_what_is_left_is_no_copy_of_the_plan_where_nothing_is_made(store: Store) -> None:
+    assert gather(store).todo() is PLAN.videos
+
+
+def test_a_parts_videos_are_looked_up_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was once for each of its videos, so 64 times 64 names for every part."""
+    parts, asked = gather(store), list[int]()
+    look_up = PartPlan.video_ids
+
+    def counted(plan: PartPlan, part: int) -> set[str]:
+        asked.append(part)
+        return look_up(plan, part)
+
+    monkeypatch.setattr(PartPlan, "video_ids", counted)
+    parts.add(pa.concat_tables(ROWS))
+    # For what became of them, and for whether all are there.
+    assert asked == [0, 0, 1, 1]
+
+
 def test_without_the_journal_only_whole_parts_are_kept(store: Store) -> None:
     run_and_die(store, ROWS[:8], journal_seconds=1e9)
     assert todo(gather(store)) == ["d", "hung", "used"]

@@ -38,6 +38,17 @@ def test_parts_hold_all_videos_in_order_and_are_not_too_large(durations: list[fl
         clips = np.maximum(1, seconds[parts == part] / 0.5)
         assert len(clips) <= MAX_PART_VIDEOS
         assert len(clips) == 1 or clips.sum() * BYTES_PER_CLIP <= MAX_PART_BYTES
+        assert plan.video_ids(part) == {row["video_id"] for row in rows if row["part"] == part}
+
+
+def test_a_plan_of_sorted_videos_is_no_copy_of_them() -> None:
+    """At half a million videos it took 40 MB more, from beginning to end."""
+    names = pa.array([f"v{number:04d}" for number in range(1_000)])
+    columns = {"video_id": names, "uri": names, "duration_seconds": pa.array([1.0] * 1_000)}
+    plan = plan_parts(pa.table(columns), stride_seconds=0.5, bytes_per_clip=BYTES_PER_CLIP)
+    for name in ("video_id", "uri"):
+        planned_at = [buffer and buffer.address for buffer in plan.videos[name].chunk(0).buffers()]
+        assert planned_at == [buffer and buffer.address for buffer in names.buffers()]
 
 
 def test_no_videos_make_no_parts() -> None:

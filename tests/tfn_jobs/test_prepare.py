@@ -25,8 +25,15 @@ from tfn_platform.errors import DataError, StageError
 from tfn_platform.map_table import map_rows
 from tfn_platform.parquet import read_parts, read_table
 from tfn_platform.stages import Stage
-from tfn_platform.store import Store
-from tfn_platform.tables import ANNOTATIONS, QUARANTINE, VIDEOS, QuarantineReason
+from tfn_platform.store import StageFolder, Store
+from tfn_platform.tables import (
+    ANNOTATIONS,
+    QUARANTINE,
+    VIDEOS,
+    Contract,
+    QuarantineReason,
+    Table,
+)
 from tfn_platform.video import VideoError, VideoInfo
 
 __all__ = ["s3_endpoint", "s3_root"]
@@ -317,6 +324,27 @@ def test_the_tables_do_not_depend_on_the_order_in_which_rows_come(
     other = job_of(job.location, Store.open(str(tmp_path / "other")))
     prepare(other)
     assert read_parts(other.folder, VIDEOS)[0].equals(read_parts(job.folder, VIDEOS)[0])
+
+
+def test_few_copies_of_the_rows_are_in_memory(
+    tmp_path: Path,
+    store: Store,
+    probing: Callable[[Fault], Probing],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Almost five times VIDEOS were; three are the listing, all rows, and those to be written."""
+    probing(lambda name, attempt: INFO)
+    job = job_of(manifest_of(tmp_path, [2.0] * 3_000, b"no video"), store)
+    begun = pa.total_allocated_bytes()
+    shares: list[float] = []
+
+    def write(folder: StageFolder, table: Table, rows: pa.Table, *, contract: Contract) -> None:
+        if table is VIDEOS:
+            shares.append((pa.total_allocated_bytes() - begun) / rows.nbytes)
+
+    monkeypatch.setattr(prepare_job, "write_table", write)
+    prepare(job)
+    assert shares[0] < 3.5
 
 
 def test_fingerprints_see_both_ends_of_a_file_and_its_size(

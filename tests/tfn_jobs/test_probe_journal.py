@@ -124,6 +124,26 @@ def test_a_video_that_was_usable_once_is_so(store: Store) -> None:
     assert journal_in(store).rows()["reason"].to_pylist() == [""]
 
 
+def test_rows_are_in_memory_once(store: Store) -> None:
+    """There were two copies of each, one in order and one as they had come, until the end."""
+    journal = journal_in(store)
+    for number in range(3_000):
+        journal.add(row(f"{number:04d}"))
+    journal.flush()
+    before = pa.total_allocated_bytes()
+    rows = journal.rows()
+    assert pa.total_allocated_bytes() - before < 0.2 * rows.nbytes
+    assert ids(journal.rows()) == ids(rows)
+
+
+def test_a_listing_of_which_nothing_is_known_is_not_copied(store: Store) -> None:
+    listed = pa.table({"video_id": ["a", "b"]})
+    journal = journal_in(store)
+    assert journal.without_known(listed) is listed
+    journal.add(row("a"))
+    assert ids(journal.without_known(listed)) == ["b"]
+
+
 def test_files_that_another_run_deletes_are_passed_over(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pyarrow import fs
 
 from tests.s3_server import s3_endpoint, s3_root
-from tfn_jobs import video_listing
+from tfn_jobs import video_listing, video_manifest
 from tfn_jobs.video_listing import LISTED, base_folder, list_videos
 from tfn_platform.errors import DataError
 from tfn_platform.store import Store
@@ -93,6 +93,30 @@ def test_manifest(folder: Path) -> None:
         ("c.d", f"{folder}/deep/er/c.d.avi", "test", 4, 9.0),
         ("no", f"{folder}/no", "x", None, None),
     ]
+
+
+@pytest.mark.parametrize(("place", "looks"), [("/videos", [2, 2, 1]), ("s3://bucket/videos", [5])])
+def test_a_manifest_is_looked_at_some_rows_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, looks: list[int]
+) -> None:
+    """As Python objects all at once, half a million rows took 200 MB for a moment.
+
+    In an object store they are looked at all at once: each look lists the whole folder.
+    """
+    for module in (video_listing, video_manifest):
+        monkeypatch.setattr(module, "ROWS_PER_BATCH", 2)
+    looked: list[list[str]] = []
+
+    def look(uris: list[str]) -> list[int | None]:
+        looked.append(uris)
+        return [None if uri.endswith("v0.mp4") else int(uri[-5]) for uri in uris]
+
+    monkeypatch.setattr(video_listing, "file_sizes", look)
+    (tmp_path / "m.csv").write_text("\n".join(["uri", *(f"{place}/v{n}.mp4" for n in range(5))]))
+    assert rows_of(f"{tmp_path}/m.csv") == {
+        f"v{number}": (f"{place}/v{number}.mp4", number or None) for number in range(5)
+    }
+    assert [len(uris) for uris in looked] == looks
 
 
 def test_sources_of_all_kinds_together(folder: Path) -> None:
