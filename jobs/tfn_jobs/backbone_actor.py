@@ -14,7 +14,6 @@ from tfn_jobs.decode_actor import CHUNK_SCHEMA
 from tfn_jobs.pipeline_spec import PipelineSpec
 from tfn_models.backbones.frames import normalize_frames
 from tfn_platform.checkpoint import load_torch
-from tfn_platform.heap import keep_freed_memory
 from tfn_platform.store import StageFolder
 from tfn_platform.training import set_determinism
 
@@ -42,7 +41,6 @@ class BackboneActor:
     def __init__(self, spec: PipelineSpec, backbone: StageFolder, device: str) -> None:
         """Load the weights onto a device, ``cpu`` or ``cuda``."""
         set_determinism(seed=spec.seed, num_threads=spec.backbone.num_threads)
-        keep_freed_memory()
         self._spec = spec
         self._device = torch.device(device)
         self._network = read_network_config(backbone, spec.backbone.architecture)

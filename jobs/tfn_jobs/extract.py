@@ -30,6 +30,7 @@ from tfn_platform.checkpoint import load_torch, weights_hash
 from tfn_platform.cluster import cluster_totals, require_resources
 from tfn_platform.errors import ResourceError, StageError, TfnError
 from tfn_platform.feature_index import features_hash, read_index, write_index
+from tfn_platform.heap import KEEP_FREED_MEMORY
 from tfn_platform.map_table import ActorStage, stream_through
 from tfn_platform.parquet import read_table
 from tfn_platform.stages import Stage
@@ -220,6 +221,7 @@ def _actors(job: ExtractJob, pools: ExtractionPools) -> list[ActorStage]:
         max_actors=pools.model[1],
         num_cpus=pools.model_cpus,
         num_gpus=pools.model_gpus,
+        environment=KEEP_FREED_MEMORY,
     )
     if is_nvdec:
         return [model]

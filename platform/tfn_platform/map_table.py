@@ -47,6 +47,7 @@ class ActorStage:
         max_actors: how many there are at most; between the two, as work piles up and CPUs are free.
         num_cpus: logical CPUs of an actor.
         num_gpus: GPUs of an actor.
+        environment: variables of its process, besides those of the job.
     """
 
     actor: type
@@ -55,6 +56,7 @@ class ActorStage:
     max_actors: int = 1
     num_cpus: float = 1
     num_gpus: float = 0
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 def map_rows(
@@ -252,6 +254,7 @@ class _StreamOwner:
                 compute=ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
                 num_cpus=stage.num_cpus,
                 num_gpus=stage.num_gpus,
+                runtime_env={"env_vars": stage.environment},
             )
         self._tables = _tables_of(dataset)
         self._patience_seconds = patience_seconds

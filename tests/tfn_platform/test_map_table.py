@@ -165,6 +165,18 @@ def test_all_rows_come_back_from_two_pools() -> None:
     assert stream([], stages) == []
 
 
+class Reporter:
+    """Says what its environment holds."""
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return pa.table({"value": [os.environ.get("TFN_A_TEST", "")]})
+
+
+def test_actors_have_the_environment_of_their_stage() -> None:
+    stage = ActorStage(Reporter, environment={"TFN_A_TEST": "here"})
+    assert stream([pa.table({"a": [1]})], [stage]) == [{"value": "here"}]
+
+
 def test_what_is_large_is_handed_on_in_blocks() -> None:
     """Ten rows of 300 kB, in blocks of about 1 MB."""
     table = pa.table({"name": ["large"], "copies": [10]})
