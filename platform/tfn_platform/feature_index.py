@@ -270,7 +270,9 @@ def read_index(folder: StageFolder) -> pa.Table:
             f"{folder.uri}: holds no features; the folder of extract or import-features would do"
         ) from error
     try:
-        return pq.read_table(pa.BufferReader(data))
+        # Not pq.read_table: its threads may let go of `data` after the interpreter has ended, and
+        # then abort a process that had done all its work.
+        return pq.ParquetFile(pa.BufferReader(data)).read()
     except pa.ArrowException as error:
         raise TableError(f"{folder.uri}: {INDEX_FILE} is damaged: {error}") from error
 

@@ -101,8 +101,8 @@ def test_one_video_is_one_read(store: Store, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(kind, "__init__", counting_open)
     monkeypatch.setattr(kind, "read_into", counting_read)
-    monkeypatch.setattr(pq, "ParquetFile", None)
     reader = FeatureReader(folder)
+    monkeypatch.setattr(pq, "ParquetFile", None)
     reader.read("b")
     assert requests == [("open", 0), ("read", 3 * DIM * 4)]
     reader.read("a")

@@ -86,7 +86,7 @@ def _read_table(store: Store, relative: str, source: str, *, with_subset: bool) 
             [
                 pyarrow.csv.read_csv(io.BytesIO(store.read_bytes(name)), convert_options=_TEXTS)
                 if name.endswith(".csv")
-                else pq.read_table(pa.BufferReader(store.read_bytes(name)))
+                else pq.ParquetFile(pa.BufferReader(store.read_bytes(name))).read()
                 for name in _table_files(store, relative)
             ]
         )
