@@ -14,6 +14,7 @@ from tfn_jobs import extract as extract_job
 from tfn_jobs.extract import extract
 from tfn_platform.cluster import ClusterTotals
 from tfn_platform.errors import StageError
+from tfn_platform.heap import KEEP_FREED_MEMORY
 from tfn_platform.map_table import ActorStage
 from tfn_platform.parquet import read_table
 from tfn_platform.store import StageFolder, Store
@@ -63,3 +64,17 @@ def test_the_table_of_videos_is_not_kept_while_features_are_made(
     monkeypatch.setattr(extract_job, "read_table", read)
     monkeypatch.setattr(extract_job, "stream_through", stream)
     extract(make_job(store, make_spec(), {"a": videos["a"]}))
+
+
+def test_the_backbones_actors_keep_freed_memory(
+    store: Store, make_spec: MakeSpec, videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environments: list[dict[str, str]] = []
+
+    def stream(tables: Sequence[pa.Table], stages: Sequence[ActorStage], **_: object) -> Any:
+        environments.extend(stage.environment for stage in stages)
+        return stream_here(tables, stages)
+
+    monkeypatch.setattr(extract_job, "stream_through", stream)
+    extract(make_job(store, make_spec(), {"a": videos["a"]}))
+    assert environments == [{}, KEEP_FREED_MEMORY]

@@ -12,7 +12,8 @@ KEEP_FREED_MEMORY = {
 """Environment of a process that keeps up to a gigabyte for the next allocation, under glibc.
 
 A network frees the same arrays after each batch that the next one asks for again. Given back to the
-system they come as new pages, each to be mapped and cleared: for a small network a tenth of its
-time on a CPU. What a process holds at its peak stays as it was. One arena, because the calls of an
-actor come in threads of their own, whose arenas were seen to give back what they free all the same.
+system they come as new pages, each to be mapped and cleared: for a small network one part in
+fifteen of its time on a CPU. What a process holds at its peak stays as it was. One arena, because
+the calls of an actor come in threads of their own, whose arenas were seen to give back what they
+free all the same.
 """

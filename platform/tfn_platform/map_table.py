@@ -218,7 +218,7 @@ class _Unpickled:
     """Does what the actor of a stage does."""
 
     def __init__(self, pickled: bytes) -> None:
-        actor, arguments = cloudpickle.loads(pickled)
+        actor, arguments = cloudpickle.loads(pickled)  # by `_pickled` above, never from a file
         self._actor = actor(**arguments)
 
     def __call__(self, table: pa.Table) -> Any:
